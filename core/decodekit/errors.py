@@ -1,0 +1,81 @@
+"""Every error of decodekit.
+
+Each derives from `DecodekitError` and from the built-in that fits, so both
+``except DecodekitError`` and ``except ValueError`` do what a reader expects. A message names
+the parameter, its value, what is allowed, and the next step.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CapabilityError",
+    "DamagedCacheError",
+    "DecodekitError",
+    "DuplicateNameError",
+    "EmptySupportError",
+    "MissingLibraryError",
+    "ModelNotFoundError",
+    "NonFiniteLogitsError",
+    "ParameterError",
+    "PluginError",
+    "UnknownNameError",
+    "UnsupportedArgumentError",
+    "nearest",
+]
+
+
+class DecodekitError(Exception):
+    """The root of all errors that decodekit raises on purpose."""
+
+
+class ParameterError(DecodekitError, ValueError):
+    """A parameter has a value outside its range or of the wrong type."""
+
+
+class UnsupportedArgumentError(DecodekitError, ValueError):
+    """An argument of transformers' generate that this version refuses by name."""
+
+
+class UnknownNameError(DecodekitError, LookupError):
+    """No installed plugin has the name that was asked for."""
+
+
+class DuplicateNameError(DecodekitError, LookupError):
+    """Two installed plugins claim the name that was asked for."""
+
+
+class PluginError(DecodekitError, ImportError):
+    """An installed plugin could not be loaded or breaks the plugin contract."""
+
+
+class MissingLibraryError(DecodekitError, ImportError):
+    """An optional library is needed and not installed; the message has the install line."""
+
+
+class CapabilityError(DecodekitError, ValueError):
+    """Two parts can't work together; raised before the first forward pass."""
+
+
+class NonFiniteLogitsError(DecodekitError, ArithmeticError):
+    """A row of logits holds NaN or +inf; the message names row and step."""
+
+
+class EmptySupportError(DecodekitError, ValueError):
+    """The processors left a row without any allowed token."""
+
+
+class ModelNotFoundError(DecodekitError, OSError):
+    """A model is neither a folder on this machine nor in the local hub cache."""
+
+
+class DamagedCacheError(DecodekitError, OSError):
+    """A file in decodekit's cache folder can't be read; the message has the command that mends it."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest of ``known``, or an empty string."""
+    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    if not matches:
+        return ""
+    return " Did you mean " + " or ".join(repr(match) for match in matches) + "?"

@@ -1,0 +1,75 @@
+"""What a processor may know of a row: the tokens so far, and where the prompt ends."""
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+__all__ = ["History"]
+
+
+@attrs.frozen(eq=False)
+class History:
+    """The tokens of a batch of rows, right-aligned; a value that nothing changes in place.
+
+    Under a draft this is the hypothetical history: the committed tokens and the draft's prefix.
+
+    Attributes:
+        tokens: int64 [B, T]; row ``r`` holds its tokens in the last ``lengths[r]`` columns.
+        pads: int64 [B]; the number of columns on the left that are not tokens.
+        prompt_lengths: int64 [B]; how many of the row's tokens are its prompt.
+    """
+
+    tokens: Tensor
+    pads: Tensor
+    prompt_lengths: Tensor
+
+    @classmethod
+    def of(cls, prompts: Sequence[Sequence[int]], generated: Sequence[Sequence[int]] | None = None) -> "History":
+        """Build a history from Python lists, e.g. in a test: one prompt (and continuation) a row."""
+        generated = generated if generated is not None else [()] * len(prompts)
+        rows = [[*prompt, *new] for prompt, new in zip(prompts, generated, strict=True)]
+        width = max((len(row) for row in rows), default=0)
+        tokens = torch.tensor([[0] * (width - len(row)) + row for row in rows], dtype=torch.long).view(len(rows), width)
+        pads = torch.tensor([width - len(row) for row in rows], dtype=torch.long)
+        return cls(tokens, pads, torch.tensor([len(prompt) for prompt in prompts], dtype=torch.long))
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def mask(self) -> Tensor:
+        """bool [B, T]: which columns are tokens of the row (the others are padding)."""
+        columns = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        return columns >= self.pads[:, None]
+
+    @property
+    def generated_mask(self) -> Tensor:
+        """bool [B, T]: which columns are tokens that were generated, not given."""
+        columns = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        return columns >= (self.pads + self.prompt_lengths)[:, None]
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [B]: tokens of each row, prompt included."""
+        return self.tokens.shape[1] - self.pads
+
+    @property
+    def new_lengths(self) -> Tensor:
+        """int64 [B]: generated tokens of each row."""
+        return self.lengths - self.prompt_lengths
+
+    def select(self, rows: Tensor | Sequence[int]) -> "History":
+        """The history of the given rows, in that order; a row may be named twice."""
+        index = torch.as_tensor(rows, dtype=torch.long, device=self.tokens.device)
+        return History(self.tokens[index], self.pads[index], self.prompt_lengths[index])
+
+    def extend(self, tokens: Tensor) -> "History":
+        """The history after each row got the tokens int64 [B, n] as well."""
+        return History(torch.cat([self.tokens, tokens], dim=1), self.pads, self.prompt_lengths)
+
+    def row(self, index: int) -> list[int]:
+        """The tokens of one row as a Python list, without padding."""
+        tokens: list[int] = self.tokens[index, int(self.pads[index]) :].tolist()
+        return tokens

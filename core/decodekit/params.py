@@ -1,0 +1,218 @@
+"""Parameters of plugins: one place for name, type, default, range and help.
+
+`param` makes an attrs field that knows its range. The constructor's checks, the error messages,
+the command line's help and the tables of the docs are all generated from that field.
+"""
+
+import functools
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from decodekit.errors import ParameterError, nearest
+
+__all__ = ["Interval", "ParamInfo", "build", "param", "params_of"]
+
+_KEY = "decodekit"
+_INTERVAL = re.compile(r"^([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])$")
+
+
+@attrs.frozen
+class Interval:
+    """A set of numbers between two ends, written as in mathematics: ``"(0, 1]"``."""
+
+    text: str
+    low: float
+    high: float
+    low_open: bool
+    high_open: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Interval":
+        """Read ``"[0, inf)"`` and the like; a text of another form is a ValueError."""
+        match = _INTERVAL.match(text)
+        if match is None:
+            message = f"range={text!r} is not an interval such as '(0, 1]' or '[1, inf)'"
+            raise ValueError(message)
+        left, low, high, right = match.groups()
+        return cls(text, float(low), float(high), left == "(", right == ")")
+
+    def __contains__(self, value: float) -> bool:
+        if math.isnan(value):
+            return False
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below
+
+
+@attrs.frozen
+class ParamInfo:
+    """What is known of one parameter of a plugin class."""
+
+    name: str
+    type: Any
+    type_name: str
+    default: Any
+    range: Interval | None
+    choices: tuple[Any, ...] | None
+    neutral: Any
+    help: str
+
+    @property
+    def required(self) -> bool:
+        """Whether the parameter has no default."""
+        return self.default is attrs.NOTHING
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words, for messages and tables."""
+        if self.choices is not None:
+            return "one of " + ", ".join(repr(choice) for choice in self.choices)
+        return f"{self.type_name} in {self.range.text}" if self.range else self.type_name
+
+    def check(self, value: Any) -> Any:
+        """Return ``value`` in the parameter's own type, or raise `ParameterError`.
+
+        An integral float is taken for an int and an int for a float; a bool is never a number.
+        """
+        if value is None and type(None) in typing.get_args(self.type):
+            return None
+        value = self._coerce(value)
+        if self.choices is not None and value not in self.choices:
+            raise ParameterError(self._complaint(value))
+        if self.range is not None and value not in self.range:
+            raise ParameterError(self._complaint(value))
+        return value
+
+    def _coerce(self, value: Any) -> Any:
+        kind = _plain_type(self.type)
+        if kind not in (int, float, bool, str):
+            return value
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if kind is float and number:
+            return float(value)
+        if kind is int and number and float(value).is_integer():
+            return int(value)
+        if kind in (bool, str) and isinstance(value, kind):
+            return value
+        raise ParameterError(self._complaint(value))
+
+    def _complaint(self, value: Any) -> str:
+        return f"{self.name}={value!r} is not allowed: {self.name} must be {self.allowed}. {self.help}".strip()
+
+    def from_text(self, text: str) -> Any:
+        """Read the parameter from the command line's text and check it."""
+        kind = _plain_type(self.type)
+        if text.lower() in ("none", "null") and type(None) in typing.get_args(self.type):
+            return None
+        try:
+            return self.check(_read(kind, text))
+        except ParameterError:
+            raise
+        except ValueError:
+            raise ParameterError(self._complaint(text)) from None
+
+
+def _read(kind: Any, text: str) -> Any:
+    if kind is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() not in words:
+            message = "not a truth value"
+            raise ValueError(message)
+        return words[text.lower()]
+    if kind in (int, float):
+        return float(text)
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        return tuple(item(part) for part in text.split(",") if part)
+    return text
+
+
+def _plain_type(hint: Any) -> Any:
+    """``float`` for ``float | None``: the one type behind an optional hint."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        return inner[0] if len(inner) == 1 else hint
+    return hint
+
+
+def param(
+    default: Any = attrs.NOTHING,
+    *,
+    range: str | None = None,  # noqa: A002  # the word that docs and tables use
+    choices: tuple[Any, ...] | None = None,
+    neutral: Any = attrs.NOTHING,
+    help: str,  # noqa: A002  # the word that command lines use
+) -> Any:
+    """Declare a parameter of a plugin class (an attrs field).
+
+    Args:
+        default: the value when none is given; left out, the parameter is required.
+        range: the allowed numbers as an interval, e.g. ``"(0, 1]"``.
+        choices: the allowed values, when they are few.
+        neutral: the value at which the plugin changes nothing; chains drop it there.
+        help: one sentence, with the unit and the next step after a bad value.
+
+    Raises:
+        ValueError: ``range`` is not an interval (when the class is defined).
+    """
+    spec = {
+        "range": Interval.parse(range) if range else None,
+        "choices": choices,
+        "neutral": neutral,
+        "help": help,
+    }
+    return attrs.field(
+        default=default,
+        metadata={_KEY: spec},
+        converter=attrs.Converter(_checked, takes_self=True, takes_field=True),  # type: ignore[misc]  # attrs' stubs want one generic pair
+    )
+
+
+def _checked(value: Any, instance: Any, field: "attrs.Attribute[Any]") -> Any:
+    return params_of(type(instance))[field.name].check(value)
+
+
+@functools.cache
+def params_of(cls: type) -> dict[str, ParamInfo]:
+    """The parameters of a plugin class by name, in the order of its constructor."""
+    if not attrs.has(cls):
+        return {}
+    hints = typing.get_type_hints(cls)
+    return {field.name: _info(field, hints.get(field.name, Any)) for field in attrs.fields(cls) if field.init}
+
+
+def _info(field: "attrs.Attribute[Any]", hint: Any) -> ParamInfo:
+    spec = field.metadata.get(_KEY, {"range": None, "choices": None, "neutral": attrs.NOTHING, "help": ""})
+    plain = _plain_type(hint)
+    type_name = plain.__name__ if isinstance(plain, type) and not typing.get_args(plain) else str(plain)
+    return ParamInfo(field.name, hint, type_name, field.default, **spec)
+
+
+def build(cls: type, values: Mapping[str, Any]) -> Any:
+    """Make an instance of ``cls`` from parameter values by name.
+
+    Texts are read as the command line would; an unknown or missing parameter is named, with the
+    nearest known one.
+
+    Raises:
+        ParameterError: a name is unknown or missing, or a value is not allowed.
+    """
+    infos = params_of(cls)
+    name = getattr(cls, "NAME", cls.__name__)
+    for key in values:
+        if key not in infos:
+            known = ", ".join(infos) or "none"
+            message = f"{name} has no parameter {key!r}; its parameters: {known}.{nearest(key, infos)}"
+            raise ParameterError(message)
+    missing = [key for key, info in infos.items() if info.required and key not in values]
+    if missing:
+        message = f"{name} needs {', '.join(missing)}: {infos[missing[0]].help}"
+        raise ParameterError(message)
+    read = {key: infos[key].from_text(value) if isinstance(value, str) else value for key, value in values.items()}
+    return cls(**read)

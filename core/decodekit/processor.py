@@ -1,0 +1,136 @@
+"""The contract of a logits processor: a pure function ``(logits, history) -> logits``."""
+
+from typing import Any, ClassVar, Generic, TypeVar
+
+import attrs
+from torch import Tensor
+
+from decodekit.history import History
+from decodekit.params import params_of
+
+__all__ = ["API_VERSION", "CallContext", "Laws", "Processor", "StatefulProcessor"]
+
+API_VERSION = 1
+State = TypeVar("State")
+
+
+@attrs.frozen(kw_only=True)
+class Laws:
+    """What a processor promises; the conformance kit checks each promise, and a false one fails.
+
+    Attributes:
+        shift_invariant: ``f(x + c)`` has the law of ``f(x)``.
+        permutation_equivariant: relabelling the vocabulary relabels the result (tie-free rows).
+        keeps_argmax: a token of the largest input logit keeps the largest output logit.
+        keeps_order: no two survivors swap.
+        keeps_ratios: survivors keep ``p_i / p_j``: a pure truncation.
+        upper_set: if a token survives, so does every more probable one.
+        idempotent: applying it twice is applying it once.
+        commutes_with_temperature: ``f(x / t)`` has the law of ``f(x) / t``.
+        nested: name of the parameter in which the kept sets grow; ``-name`` when they shrink.
+        may_empty: may leave a row without any token (`EmptySupportError` is then raised by the core).
+        may_revive: may make an impossible (-inf) token possible again.
+    """
+
+    shift_invariant: bool = False
+    permutation_equivariant: bool = False
+    keeps_argmax: bool = False
+    keeps_order: bool = False
+    keeps_ratios: bool = False
+    upper_set: bool = False
+    idempotent: bool = False
+    commutes_with_temperature: bool = False
+    nested: str | None = None
+    may_empty: bool = False
+    may_revive: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class CallContext:
+    """What one call of generate knows before its first forward pass.
+
+    Attributes:
+        vocab_size: the width of the logits.
+        eos_token_ids: every end-of-sequence id of the call; may be empty.
+        tokenizer: the tokenizer given to the call, or None.
+    """
+
+    vocab_size: int
+    eos_token_ids: tuple[int, ...] = ()
+    tokenizer: Any = None
+
+
+class Processor:
+    """Base class of logits processors; subclass it as an `attrs.frozen` class.
+
+    A subclass names itself (``NAME``), declares its parameters with `decodekit.param`, its laws
+    (``LAWS``), and defines ``__call__``. The call must be pure: a new tensor, never in place; no
+    random draw, no model call, no memory of earlier calls; each row depends on that row alone;
+    -inf stays -inf. Parameters are plain numbers: values per row are the core's work.
+    """
+
+    __slots__ = ()
+    NAME: ClassVar[str] = ""
+    API_VERSION: ClassVar[int] = API_VERSION
+    LAWS: ClassVar[Laws] = Laws()
+
+    def __call__(self, logits: Tensor, history: History) -> Tensor:
+        """Return the new logits.
+
+        Args:
+            logits: float32 [B, V]; never change it in place.
+            history: the tokens of the B rows.
+
+        Returns:
+            A tensor of the same shape, dtype and device.
+        """
+        message = f"{type(self).__name__} must define __call__(self, logits, history)"
+        raise TypeError(message)
+
+    def bind(self, context: CallContext) -> "Processor":
+        """Return the processor for one call, e.g. with ids filled in from the tokenizer.
+
+        Called once, before the first forward pass; raise here when something is missing.
+        """
+        return self
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether a parameter stands at its neutral value, so that nothing would change."""
+        return any(
+            info.neutral is not attrs.NOTHING and getattr(self, name) == info.neutral
+            for name, info in params_of(type(self)).items()
+        )
+
+    def describe(self) -> str:
+        """The processor in short: ``min_p=0.05``, or ``dry(base=1.75, …)`` for several parameters."""
+        values = {name: getattr(self, name) for name in params_of(type(self))}
+        if set(values) == {self.NAME}:
+            return f"{self.NAME}={values[self.NAME]:g}" if isinstance(values[self.NAME], float) else f"{self.NAME}={values[self.NAME]}"
+        inner = ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
+        return f"{self.NAME}({inner})" if inner else self.NAME
+
+
+class StatefulProcessor(Processor, Generic[State]):
+    """A processor that truly needs memory; its state is a value that the core keeps a row.
+
+    The core forks states along drafts and beams and drops the forks of what was rejected, so
+    ``advance`` must return a new value and leave the old one as it was.
+    """
+
+    __slots__ = ()
+
+    def init(self, prompt: list[int]) -> State:
+        """The state of a row before its first generated token."""
+        message = f"{type(self).__name__} must define init(self, prompt)"
+        raise TypeError(message)
+
+    def advance(self, state: State, token: int, logits: Tensor) -> State:
+        """The state after ``token``; ``logits`` float32 [V] is what this processor returned there."""
+        message = f"{type(self).__name__} must define advance(self, state, token, logits)"
+        raise TypeError(message)
+
+    def process(self, logits: Tensor, history: History, states: list[State]) -> Tensor:
+        """Like ``__call__`` of a stateless processor, with one state a row."""
+        message = f"{type(self).__name__} must define process(self, logits, history, states)"
+        raise TypeError(message)

@@ -1,0 +1,70 @@
+"""The contract of a decoding strategy: what to do with a batch of rows at each step."""
+
+import enum
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+
+from decodekit.processor import API_VERSION
+
+if TYPE_CHECKING:
+    from decodekit.batch import Batch
+
+__all__ = ["Capability", "Strategy", "StrategyLaws"]
+
+
+class Capability(enum.StrEnum):
+    """What a strategy may need of a model session; the session says what it offers."""
+
+    SELECT = "select"
+    """Rows can be chosen, reordered and duplicated."""
+    ROLLBACK = "rollback"
+    """Each row can take back a different number of tokens."""
+    POSITIONS = "positions"
+    """The logits of several positions come from one forward pass."""
+    HIDDEN_STATES = "hidden_states"
+    """The model returns its hidden states."""
+
+
+@attrs.frozen(kw_only=True)
+class StrategyLaws:
+    """What a strategy promises; the conformance kit checks each promise, and a false one fails.
+
+    Attributes:
+        deterministic: draws nothing.
+        greedy_limit: at temperature 0 the tokens are those of greedy decoding.
+        lossless: a sequence has the probability that plain sampling gives it.
+    """
+
+    deterministic: bool = False
+    greedy_limit: bool = False
+    lossless: bool = False
+
+
+class Strategy:
+    """Base class of decoding strategies; subclass it as an `attrs.frozen` class.
+
+    A subclass names itself (``NAME``), declares its parameters with `decodekit.param`, what it needs
+    of the model session (``NEEDS``) and its laws (``LAWS``), and defines ``step``. It must keep
+    nothing that is indexed by batch position: what belongs to a row goes into ``batch.rows[i].memo``,
+    which moves with the row.
+    """
+
+    __slots__ = ()
+    NAME: ClassVar[str] = ""
+    API_VERSION: ClassVar[int] = API_VERSION
+    NEEDS: ClassVar[frozenset[Capability]] = frozenset()
+    LAWS: ClassVar[StrategyLaws] = StrategyLaws()
+    SAMPLES: ClassVar[bool] = False
+    """Whether it draws tokens, so that temperature and the truncations of the configuration apply."""
+
+    def start(self, batch: "Batch") -> None:
+        """Prepare, once, after the prompts are in the session; by default nothing."""
+
+    def step(self, batch: "Batch") -> None:
+        """Look at the batch's logits and commit at least one token to every row."""
+        message = f"{type(self).__name__} must define step(self, batch)"
+        raise TypeError(message)
+
+    def finish(self, batch: "Batch") -> None:
+        """Tidy up, once, after the last row has finished; by default nothing."""

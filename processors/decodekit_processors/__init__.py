@@ -1,0 +1,1 @@
+"""The built-in processors of decodekit, one a file."""

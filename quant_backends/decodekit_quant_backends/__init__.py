@@ -1,0 +1,1 @@
+"""The built-in quant backends of decodekit, one a file."""

@@ -1,0 +1,3 @@
+"""Registers the quant backends of this package, as any third party's plugin would."""
+
+from decodekit import hookimpl

@@ -1,0 +1,1 @@
+"""The built-in strategies of decodekit, one a file."""
