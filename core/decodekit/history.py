@@ -26,12 +26,16 @@ class History:
     prompt_lengths: Tensor
 
     @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]], generated: Sequence[Sequence[int]] | None = None) -> "History":
+    def of(
+        cls, prompts: Sequence[Sequence[int]], generated: Sequence[Sequence[int]] | None = None
+    ) -> "History":
         """Build a history from Python lists, e.g. in a test: one prompt (and continuation) a row."""
         generated = generated if generated is not None else [()] * len(prompts)
         rows = [[*prompt, *new] for prompt, new in zip(prompts, generated, strict=True)]
         width = max((len(row) for row in rows), default=0)
-        tokens = torch.tensor([[0] * (width - len(row)) + row for row in rows], dtype=torch.long).view(len(rows), width)
+        tokens = torch.tensor([[0] * (width - len(row)) + row for row in rows], dtype=torch.long).view(
+            len(rows), width
+        )
         pads = torch.tensor([width - len(row) for row in rows], dtype=torch.long)
         return cls(tokens, pads, torch.tensor([len(prompt) for prompt in prompts], dtype=torch.long))
 
@@ -65,11 +69,29 @@ class History:
         index = torch.as_tensor(rows, dtype=torch.long, device=self.tokens.device)
         return History(self.tokens[index], self.pads[index], self.prompt_lengths[index])
 
-    def extend(self, tokens: Tensor) -> "History":
-        """The history after each row got the tokens int64 [B, n] as well."""
-        return History(torch.cat([self.tokens, tokens], dim=1), self.pads, self.prompt_lengths)
+    def append(self, blocks: Sequence[Sequence[int]]) -> "History":
+        """The history after row ``r`` got the tokens ``blocks[r]`` as well; blocks may be ragged or empty."""
+        width = max(map(len, blocks), default=0)
+        device = self.tokens.device
+        tail = torch.tensor(
+            [[*block] + [0] * (width - len(block)) for block in blocks], dtype=torch.long, device=device
+        )
+        tokens = torch.cat([self.tokens, tail.view(len(self), width)], dim=1)
+        short = torch.tensor([width - len(block) for block in blocks], dtype=torch.long, device=device)
+        if len({*map(len, blocks)}) > 1:
+            tokens = shift_right(tokens, short, 1)
+        return History(tokens, self.pads + short, self.prompt_lengths)
 
     def row(self, index: int) -> list[int]:
         """The tokens of one row as a Python list, without padding."""
         tokens: list[int] = self.tokens[index, int(self.pads[index]) :].tolist()
         return tokens
+
+
+def shift_right(x: Tensor, by: Tensor, dim: int) -> Tensor:
+    """Move row ``r`` of ``x`` to the right by ``by[r]`` along ``dim``; what enters on the left is stale."""
+    size = x.shape[dim]
+    source = (torch.arange(size, device=x.device) - by.to(x.device)[:, None]).clamp_(min=0)
+    shape = [1] * x.dim()
+    shape[0], shape[dim] = x.shape[0], size
+    return x.gather(dim, source.view(shape).expand(x.shape))

@@ -1,0 +1,126 @@
+"""Keeps a session in step with the committed tokens, so that a strategy never rolls back by hand."""
+
+from collections.abc import Sequence
+
+import torch
+
+from decodekit.distribution import Drafts
+from decodekit.row import Row
+from decodekit.session import Forward, Session
+
+__all__ = ["TrackedSession"]
+
+
+class TrackedSession:
+    """A session, what it was fed beyond the committed tokens, and the output after the committed ones."""
+
+    def __init__(self, session: Session, *, hidden: bool = False) -> None:
+        """Track a session that was not fed yet."""
+        self.session = session
+        self._hidden = hidden
+        self._tentative: list[list[int]] = []
+        self._next: Forward | None = None
+
+    def forward(self, rows: Sequence[Row], drafts: Drafts, *, last: bool = False) -> Forward:
+        """The outputs after the committed tokens and after each further token of the drafts.
+
+        What the session holds already is not computed again.
+
+        Args:
+            rows: the rows of the batch.
+            drafts: hypothetical tokens of each row; may be ragged or empty.
+            last: give only the output after the whole draft: [B, 1, V] instead of [B, K + 1, V].
+
+        Returns:
+            K is the longest draft; a shorter row's further columns repeat its last one.
+        """
+        if self.session.width == 0:
+            self.prefill(rows)
+        kept = [
+            _agreeing(old, new, len(new) - 1) if last else 0
+            for old, new in zip(self._tentative, drafts, strict=True)
+        ]
+        self._take_back(kept)
+        known = self._next is not None
+        pending = [
+            [] if known else row.since(length) for row, length in zip(rows, self.session.lengths, strict=True)
+        ]
+        blocks = [[*head, *draft[keep:]] for head, draft, keep in zip(pending, drafts, kept, strict=True)]
+        output = self._feed(blocks)
+        self._tentative = [list(draft) for draft in drafts]
+        ends = [len(block) for block in blocks]
+        if not known:
+            self._next = self._columns(output, [[len(head)] for head in pending])
+        if last:
+            return self._columns(output, [[end] for end in ends], known=known)
+        longest = max(len(draft) for draft in drafts)
+        spans = [
+            [min(len(head) + by, end) for by in range(longest + 1)]
+            for head, end in zip(pending, ends, strict=True)
+        ]
+        return self._columns(output, spans, known=known)
+
+    def prefill(self, rows: Sequence[Row]) -> None:
+        """Feed the committed tokens of every row into the empty session."""
+        blocks = [row.since(0) for row in rows]
+        width = max(len(block) for block in blocks)
+        tokens = torch.tensor([[0] * (width - len(block)) + block for block in blocks])
+        self._next = self.session.feed(tokens, [len(block) for block in blocks], keep=1, hidden=self._hidden)
+        self._tentative = [[] for _ in rows]
+
+    def _feed(self, blocks: list[list[int]]) -> Forward | None:
+        width = max(len(block) for block in blocks)
+        if width == 0:
+            return None
+        tokens = torch.tensor([block + [0] * (width - len(block)) for block in blocks])
+        return self.session.feed(tokens, [len(block) for block in blocks], hidden=self._hidden)
+
+    def _columns(self, output: Forward | None, columns: list[list[int]], *, known: bool = False) -> Forward:
+        """Pick columns of each row, counted from 1; column 0 is the output after the committed tokens."""
+        width = output.logits.shape[1] if output else 0
+        if output is None or (known and not any(map(any, columns))):
+            assert self._next is not None
+            return self._next if len(columns[0]) == 1 else self._next.at(self._index(columns))
+        if all(column == list(range(1, width + 1)) for column in columns):
+            return output
+        if not known:
+            return output.at(self._index(columns) - 1)
+        assert self._next is not None
+        return Forward.join(self._next, output).at(self._index(columns))
+
+    def _index(self, columns: list[list[int]]) -> torch.Tensor:
+        return torch.tensor(columns, device=self.session.device)
+
+    def _take_back(self, kept: Sequence[int]) -> None:
+        self.session.rollback([len(old) - keep for old, keep in zip(self._tentative, kept, strict=True)])
+
+    def committed(self, blocks: Drafts) -> None:
+        """The blocks were committed: keep what agrees with them, take back the rest.
+
+        The last committed token always stays to be fed, because the next output comes from it.
+        """
+        if self.session.width == 0:
+            return
+        self._take_back(
+            [_agreeing(old, new, len(new) - 1) for old, new in zip(self._tentative, blocks, strict=True)]
+        )
+        self.session.settle()
+        self._tentative = [[] for _ in blocks]
+        self._next = None
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep the given rows, in that order, duplicates allowed."""
+        if self.session.width == 0:
+            return
+        self.session.select(rows)
+        self._tentative = [list(self._tentative[row]) for row in rows]
+        if self._next is not None:
+            self._next = self._next.select(torch.tensor(list(rows), device=self.session.device))
+
+
+def _agreeing(old: Sequence[int], new: Sequence[int], most: int) -> int:
+    """The length of the common prefix, at most ``most`` and at least 0."""
+    count = 0
+    while count < min(len(old), len(new), most) and old[count] == new[count]:
+        count += 1
+    return count
