@@ -1,0 +1,173 @@
+"""Random draws: positional under a seed, transformers' own without one.
+
+A draw is a race of exponentials: with ``E ~ Exp(1)`` for each token, ``argmax p / E`` is a draw from
+``p`` (the exponential form of the Gumbel-max trick; Yellott 1977; Maddison et al. 2014,
+arXiv:1411.0030). It is also what ``torch.multinomial`` does for one sample, so that the noise alone
+decides whether a call repeats transformers' tokens or its own seeded ones.
+"""
+
+import enum
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from decodekit.errors import ParameterError
+
+__all__ = ["GlobalNoise", "Noise", "Purpose", "SeededNoise", "Stream", "prompt_seeds", "race"]
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, the odd constant of splitmix64, as a signed int64
+_MIX_A = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_B = -7723592293110705685  # 0x94D049BB133111EB
+
+
+class Purpose(enum.IntEnum):
+    """What a draw is for; two purposes at one position are independent."""
+
+    TOKEN = 0
+    DRAFT = 1
+    ACCEPT = 2
+    RESIDUAL = 3
+    RESAMPLE = 4
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift of an int64 (torch's ``>>`` keeps the sign)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser of splitmix64 (Steele, Lea and Flood 2014, section 5), a bijection of int64."""
+    x = (x ^ _shift_right(x, 30)) * _MIX_A
+    x = (x ^ _shift_right(x, 27)) * _MIX_B
+    return x ^ _shift_right(x, 31)
+
+
+def _absorb(key: Tensor, word: Tensor | int) -> Tensor:
+    return _mix((key + _GOLDEN) ^ _mix(torch.as_tensor(word, dtype=torch.long, device=key.device) + _GOLDEN))
+
+
+def _to_uniform(bits: Tensor) -> Tensor:
+    """53 random bits as a float64 strictly between 0 and 1."""
+    return (_shift_right(bits, 11).double() + 0.5) * 2.0**-53
+
+
+class Stream(Protocol):
+    """What names the random stream of a row."""
+
+    seed: int
+    lane: int
+    slot: int
+
+
+class Noise(Protocol):
+    """Where the noise of a call comes from; one implementation is chosen a call."""
+
+    def exponential(
+        self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose
+    ) -> Tensor:
+        """Exp(1) noise [B, V], for the rows at the absolute positions int64 [B]."""
+        ...
+
+    def uniform(self, rows: Sequence[Stream], positions: Tensor, purpose: Purpose) -> Tensor:
+        """Uniform noise float64 [B] in the open interval (0, 1)."""
+        ...
+
+
+class SeededNoise:
+    """Noise that is a function of (seed, lane, position, purpose, token) alone.
+
+    The lane tells the rows of one prompt apart. Batching, padding, compaction, drafting and the number
+    of processes can't change a draw, and it is the same on every device up to the rounding of a logarithm.
+    """
+
+    def _bits(self, rows: Sequence[Stream], positions: Tensor, purpose: Purpose) -> Tensor:
+        names = torch.tensor([[_signed(row.seed), row.lane] for row in rows], dtype=torch.long)
+        names = names.to(positions.device, non_blocking=True)
+        key = _absorb(_mix(names[:, 0]), names[:, 1])
+        return _absorb(_absorb(key, positions), int(purpose))
+
+    def exponential(
+        self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose
+    ) -> Tensor:
+        """Exp(1) noise, float64 [B, V]."""
+        bits = self._bits(rows, positions, purpose)[:, None]
+        tokens = torch.arange(vocab_size, device=bits.device)
+        return -torch.log(_to_uniform(_absorb(bits, tokens)))
+
+    def uniform(self, rows: Sequence[Stream], positions: Tensor, purpose: Purpose) -> Tensor:
+        """Uniform noise, float64 [B]."""
+        return _to_uniform(self._bits(rows, positions, purpose))
+
+
+class GlobalNoise:
+    """Noise from torch's global generator, consumed as transformers consumes it.
+
+    transformers draws one exponential for every token of every row at every step, also for rows that
+    have finished; so the noise is drawn for the batch as it started and then indexed by the row's slot.
+    """
+
+    def __init__(self, slots: int) -> None:
+        """Remember the size of the batch as it started."""
+        self._slots = slots
+
+    def _pick(self, rows: Sequence[Stream], noise: Tensor) -> Tensor:
+        slots = [row.slot for row in rows]
+        return noise if slots == list(range(len(noise))) else noise[torch.tensor(slots, device=noise.device)]
+
+    def exponential(
+        self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose
+    ) -> Tensor:
+        """Exp(1) noise, float32 [B, V]."""
+        return self._pick(
+            rows, torch.empty(self._size(rows), vocab_size, device=positions.device).exponential_(1)
+        )
+
+    def uniform(self, rows: Sequence[Stream], positions: Tensor, purpose: Purpose) -> Tensor:
+        """Uniform noise, float64 [B]."""
+        noise = torch.rand(self._size(rows), device=positions.device, dtype=torch.float64)
+        return self._pick(rows, noise.clamp_min_(2.0**-54))
+
+    def _size(self, rows: Sequence[Stream]) -> int:
+        return max(self._slots, max(row.slot for row in rows) + 1)
+
+
+def race(scores: Tensor, noise: Tensor) -> Tensor:
+    """Draw one token a row by the race of exponentials; a token of probability 0 never wins.
+
+    Args:
+        scores: [B, V], unnormalised log-probabilities; -inf is probability 0.
+        noise: Exp(1) noise [B, V].
+
+    Returns:
+        int64 [B]; ties go to the lowest index.
+    """
+    ratio = scores.softmax(-1) / noise.to(scores.device)
+    return ratio.masked_fill(scores == -math.inf, -1.0).argmax(-1)
+
+
+def _signed(seed: int) -> int:
+    return ((seed + 2**63) % 2**64) - 2**63
+
+
+def prompt_seeds(seed: int | Sequence[int], prompts: int) -> list[int]:
+    """One seed a prompt: an int is every prompt's, a list names one each.
+
+    Raises:
+        ParameterError: the list has another length than the batch, or holds something that is no int.
+    """
+    if isinstance(seed, int) and not isinstance(seed, bool):
+        return [seed] * prompts
+    if isinstance(seed, Tensor):
+        seed = seed.tolist()
+    if not isinstance(seed, Sequence) or isinstance(seed, str) or not all(type(item) is int for item in seed):
+        message = f"seed={seed!r} is not allowed: seed must be an int, a list of ints (one a prompt), or None"
+        raise ParameterError(message)
+    if len(seed) != prompts:
+        message = (
+            f"seed has {len(seed)} values for {prompts} prompts: give one a prompt, or a single int for all"
+        )
+        raise ParameterError(message)
+    return list(seed)
