@@ -1,0 +1,289 @@
+"""The batch of live rows: all that a strategy looks at, and all that it may do."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from decodekit.chain import Chain
+from decodekit.distribution import Distribution, Drafts, process
+from decodekit.errors import PluginError
+from decodekit.ledger import Ledger
+from decodekit.randomness import Noise, Purpose, race
+from decodekit.row import Row
+from decodekit.session import Forward, Session
+from decodekit.stopping import StopRules
+from decodekit.tracking import TrackedSession
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Batch", "Keep"]
+
+TARGET = "target"
+
+
+@attrs.frozen(kw_only=True)
+class Keep:
+    """What is kept of every committed token, for the result of the call."""
+
+    logprobs: bool = False
+    scores: bool = False
+    logits: bool = False
+
+
+class Batch:
+    """The rows that are being decoded, with everything that belongs to them.
+
+    A strategy sees committed tokens and hypothetical ones (drafts) only; caches, masks, positions and
+    the taking back of rejected drafts are followed up by themselves.
+
+    Attributes:
+        rows: the live rows.
+        finished: the rows that have ended, in the order in which they did.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        session: Session,
+        *,
+        chains: Sequence[Chain] = (Chain(),),
+        noise: Noise,
+        stops: StopRules,
+        keep: Keep = Keep(),  # frozen
+        pad_token_id: int = 0,
+        copies: int = 1,
+        hidden: bool = False,
+    ) -> None:
+        """Start with one row a prompt; nothing is computed yet.
+
+        Args:
+            rows: one for each prompt.
+            session: the target model's; not fed yet.
+            chains: the chains that the rows name.
+            noise: where draws come from.
+            stops: when rows end.
+            keep: what is kept of every committed token.
+            pad_token_id: what stands left of shorter rows in a history.
+            copies: rows a prompt; the prompt is fed once.
+            hidden: whether forwards give hidden states.
+        """
+        self.rows: list[Row] = list(rows)
+        self.finished: list[Row] = []
+        self.stops = stops
+        self._chains = chains
+        self._noise = noise
+        self._keep = keep
+        self._copies = copies
+        self._hidden = hidden
+        self._sessions = {TARGET: TrackedSession(session, hidden=hidden)}
+        prompts = [row.prompt_tokens for row in rows]
+        self._ledger = Ledger(prompts, pad_token_id, stops.max_new_tokens, session.device)
+        self._lanes = {row.prompt: row.lane + 1 for row in rows}
+        self._blocks: list[list[int]] = [[] for _ in rows]
+
+    # What a strategy asks
+
+    @property
+    def positions(self) -> list[int]:
+        """For each row how many tokens it has, prompt included: the position of its next token."""
+        return [row.length for row in self.rows]
+
+    def forward(self, drafts: Drafts | None = None, *, session: str = TARGET, last: bool = False) -> Forward:
+        """Logits [B, K + 1, V] (and hidden states) after the committed tokens and each draft token.
+
+        Args:
+            drafts: hypothetical next tokens of each row, of which the longest has K; may be ragged. The
+                further columns of a shorter row repeat its last one. Left out, K is 0.
+            session: which model.
+            last: give only the column after the whole draft, [B, 1, V]; what is known is not recomputed.
+        """
+        blocks = drafts if drafts is not None else [()] * len(self.rows)
+        return self._sessions[session].forward(self.rows, blocks, last=last)
+
+    def logits(self, drafts: Drafts | None = None, *, session: str = TARGET) -> Tensor:
+        """Raw logits of the next token, [B, V]; with drafts [B, K + 1, V], see `forward`."""
+        output = self.forward(drafts, session=session).logits
+        return output[:, 0] if drafts is None else output
+
+    def dist(self, logits: Tensor, drafts: Drafts | None = None) -> Distribution:
+        """The distribution of the next token under each row's chain: the only way to a probability.
+
+        Args:
+            logits: [B, V], or [B, K + 1, V] with the ``drafts`` at which they were computed.
+            drafts: as for `forward`.
+        """
+        return process(self._chains, self.rows, self._ledger.history, logits, drafts)
+
+    def draw(self, dist: Distribution, purpose: Purpose = Purpose.TOKEN) -> Tensor:
+        """Draw a token from every row and column, int64 [B] or [B, K + 1].
+
+        Column ``j`` is drawn with the noise of the position ``j`` further on, so a draw at a drafted
+        position is the one that plain decoding makes there. Rows at temperature 0 take the argmax.
+        """
+        columns = dist.scores.unsqueeze(1) if dist.scores.dim() == 2 else dist.scores
+        drawn = [self._draw_column(columns[:, offset], offset, purpose) for offset in range(columns.shape[1])]
+        return drawn[0] if dist.scores.dim() == 2 else torch.stack(drawn, dim=1)
+
+    def _draw_column(self, scores: Tensor, offset: int, purpose: Purpose) -> Tensor:
+        greedy = [row.greedy for row in self.rows]
+        if all(greedy):
+            return scores.argmax(-1)
+        noise = self._noise.exponential(self.rows, self._positions(offset, scores), scores.shape[-1], purpose)
+        tokens = race(scores, noise)
+        if any(greedy):
+            tokens = torch.where(torch.tensor(greedy, device=tokens.device), scores.argmax(-1), tokens)
+        return tokens
+
+    def uniform(self, purpose: Purpose, offset: int = 0) -> Tensor:
+        """A uniform number in (0, 1) for every row, float64 [B], at the position ``offset`` further on."""
+        return self._noise.uniform(self.rows, self._positions(offset, self._ledger.history.tokens), purpose)
+
+    def _positions(self, offset: int, like: Tensor) -> Tensor:
+        return torch.tensor([position + offset for position in self.positions], device=like.device)
+
+    # What a strategy does
+
+    def open(self, name: str, model: "PreTrainedModel") -> None:
+        """Add a session of another model with the same vocabulary; `forward` feeds it on demand."""
+        self._sessions[name] = TrackedSession(Session(model, rollback=True), hidden=self._hidden)
+
+    def commit(self, tokens: Tensor | Drafts, dist: Distribution) -> None:
+        """Hand over each row's next tokens, once a step; they are trimmed where the row ends.
+
+        Args:
+            tokens: int64 [B], [B, n], or a list of one block a row; blocks may be ragged or empty.
+            dist: what they were chosen from: token ``j`` from column ``j``.
+
+        Raises:
+            PluginError: the blocks do not fit the rows or ``dist``.
+        """
+        blocks = _as_blocks(tokens)
+        self._check(blocks, dist)
+        cuts = self.stops.cuts(self.rows, blocks, self._ledger.history)
+        self._blocks = [block for block, _ in cuts]
+        self._record(self._blocks, dist)
+        for row, (block, reason) in zip(self.rows, cuts, strict=True):
+            row.tokens += block
+            row.finish_reason = reason
+        self._ledger.append(self._blocks)
+
+    def _check(self, blocks: list[list[int]], dist: Distribution) -> None:
+        columns = 1 if dist.scores.dim() == 2 else dist.scores.shape[1]
+        if len(blocks) != len(self.rows) or max(map(len, blocks)) > columns or any(self._blocks):
+            message = (
+                f"commit got {len(blocks)} blocks (the longest has {max(map(len, blocks))} tokens) for "
+                f"{len(self.rows)} rows and {columns} columns of the distribution; give one block a row, once a step"
+            )
+            raise PluginError(message)
+
+    def _record(self, blocks: list[list[int]], dist: Distribution) -> None:
+        if self._keep.logprobs:
+            for row, values in zip(self.rows, dist.logprobs_of(blocks), strict=True):
+                row.logprobs += values
+        for position, (row, block) in enumerate(zip(self.rows, blocks, strict=True)):
+            for column, token in enumerate(block):
+                logits, scores = dist.column(position, column)
+                if self._keep.logits:
+                    row.logits.append(logits)
+                if self._keep.scores:
+                    row.scores.append(scores)
+                if row.states:
+                    memory = dist.memories[position][column]
+                    row.states = self._chains[row.chain].advance(row.states, token, memory)
+
+    def select(self, rows: Sequence[int] | Tensor) -> None:
+        """Keep the given rows, in that order, with all that belongs to them.
+
+        A row that is named more than once forks: the copies have its past, and random streams of their own.
+        """
+        index = torch.as_tensor(rows).tolist()
+        taken: set[int] = set()
+        chosen: list[Row] = []
+        for position in index:
+            row = self.rows[position]
+            chosen.append(self._fork(row) if position in taken else row)
+            taken.add(position)
+        self.rows = chosen
+        _give_free_slots(chosen)
+        self._ledger.select(index)
+        self._blocks = [self._blocks[position] for position in index]
+        for session in self._sessions.values():
+            session.select(index)
+
+    def _fork(self, row: Row) -> Row:
+        twin = row.fork()
+        twin.lane = self._lanes[row.prompt]
+        twin.slot = -1
+        self._lanes[row.prompt] += 1
+        return twin
+
+    # What the loop does
+
+    def prefill(self) -> None:
+        """Feed every prompt once, then make the copies of its row."""
+        self._sessions[TARGET].prefill(self.rows)
+        for row in self.rows:
+            row.states = self._chains[row.chain].init(row.prompt_tokens)
+        self._expand()
+
+    def _expand(self) -> None:
+        if self._copies > 1:
+            self.select([position for position in range(len(self.rows)) for _ in range(self._copies)])
+        for slot, row in enumerate(self.rows):
+            row.slot = slot
+
+    def end(self, reason: str) -> None:
+        """End every row without asking the model."""
+        self._expand()
+        for row in self.rows:
+            row.finish_reason = reason
+        self.finished, self.rows = self.rows, []
+
+    def settle(self) -> None:
+        """After a step: what was not committed is taken back, and finished rows leave.
+
+        Raises:
+            PluginError: the strategy committed nothing, so that it would never end.
+        """
+        if not any(self._blocks):
+            message = "the strategy's step committed no token; call batch.commit once a step"
+            raise PluginError(message)
+        for session in self._sessions.values():
+            session.committed(self._blocks)
+        self._blocks = [[] for _ in self.rows]
+        live = [position for position, row in enumerate(self.rows) if row.finish_reason is None]
+        self.finished += [row for row in self.rows if row.finish_reason is not None]
+        if not live:
+            self.rows = []
+        elif len(live) < len(self.rows):
+            self.select(live)
+
+    def stats(self) -> dict[str, Any]:
+        """Counters over all sessions and rows so far."""
+        rows = [*self.rows, *self.finished]
+        sessions = [tracked.session for tracked in self._sessions.values()]
+        return {
+            "forward_passes": self._sessions[TARGET].session.forward_passes,
+            "tokens_fed": sum(session.tokens_fed for session in sessions),
+            "drafted": sum(row.drafted for row in rows),
+            "accepted": sum(row.accepted for row in rows),
+        }
+
+
+def _as_blocks(tokens: Tensor | Drafts) -> list[list[int]]:
+    if isinstance(tokens, Tensor):
+        tokens = tokens.tolist()
+    return [[block] if isinstance(block, int) else list(block) for block in tokens]
+
+
+def _give_free_slots(rows: list[Row]) -> None:
+    """Forks take the lowest places that no other row holds."""
+    held = {row.slot for row in rows}
+    free = (slot for slot in range(2 * len(rows)) if slot not in held)
+    for row in rows:
+        if row.slot < 0:
+            row.slot = next(free)

@@ -1,0 +1,130 @@
+"""When a row ends: the one place where committed blocks are trimmed (law 7)."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Tensor
+from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, StopStringCriteria
+
+from decodekit.errors import ParameterError
+from decodekit.history import History
+
+if TYPE_CHECKING:
+    from decodekit.row import Row
+    from decodekit.transformers_hooks import Request
+
+__all__ = ["StopRules"]
+
+
+@attrs.define(eq=False, kw_only=True)
+class StopRules:
+    """The stopping rules of a call.
+
+    Attributes:
+        max_new_tokens: the most generated tokens of a row.
+        eos_token_ids: a row ends with the first of these, which it keeps.
+        stop_strings: a row ends with the token that completes one of these texts.
+        tokenizer: needed for ``stop_strings``.
+        deadline: `time.monotonic` seconds after which every row ends with its next token.
+        criteria: transformers' stopping criteria: ``(input_ids, None) -> bool or bool [B]``, where
+            ``input_ids`` int64 [B, T] holds the live rows, padded on the left.
+    """
+
+    max_new_tokens: int
+    eos_token_ids: frozenset[int] = frozenset()
+    stop_strings: tuple[str, ...] = ()
+    tokenizer: Any = None
+    deadline: float | None = None
+    criteria: tuple[Callable[..., Any], ...] = ()
+
+    @classmethod
+    def of(cls, request: "Request", criteria: Sequence[Any], tokenizer: Any) -> "StopRules":
+        """The rules of a configuration and of the caller's criteria.
+
+        A criterion of transformers that the configuration brings as well takes its place.
+
+        Raises:
+            ParameterError: stop strings without a tokenizer.
+        """
+        config = request.config
+        texts = [config.stop_strings] if isinstance(config.stop_strings, str) else config.stop_strings or ()
+        if texts and tokenizer is None:
+            message = f"stop_strings={config.stop_strings!r} needs tokenizer=...: pass the model's tokenizer"
+            raise ParameterError(message)
+        given = {type(criterion) for criterion in criteria}
+        seconds = None if MaxTimeCriteria in given else config.max_time
+        lengths = [item.max_length for item in criteria if type(item) is MaxLengthCriteria]
+        width = request.input_ids.shape[1]
+        return cls(
+            max_new_tokens=min(lengths) - width if lengths else request.max_new_tokens,
+            eos_token_ids=frozenset(() if EosTokenCriteria in given else request.eos_token_ids),
+            stop_strings=() if StopStringCriteria in given else tuple(texts),
+            tokenizer=tokenizer,
+            deadline=time.monotonic() + seconds if seconds is not None else None,
+            criteria=tuple(item for item in criteria if type(item) is not MaxLengthCriteria),
+        )
+
+    def cut(self, row: "Row", block: Sequence[int]) -> tuple[list[int], str | None]:
+        """The part of ``block`` that row keeps, and why it ends there, if it does."""
+        kept: list[int] = []
+        for token in block:
+            kept.append(token)
+            if token in self.eos_token_ids:
+                return kept, "eos"
+            if self.stop_strings and self._completes_stop_string(row, kept):
+                return kept, "stop_string"
+            if len(row.tokens) + len(kept) >= self.max_new_tokens:
+                return kept, "length"
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            return kept, "time"
+        return kept, None
+
+    def _completes_stop_string(self, row: "Row", kept: list[int]) -> bool:
+        """Whether a stop string overlaps the last token, as transformers' StopStringCriteria has it.
+
+        A token is at least one character of text or continues one, so the tail of as many tokens as
+        the longest string has bytes holds every match.
+        """
+        longest = max(len(text.encode()) for text in self.stop_strings)
+        new = row.tokens + kept
+        tail = (row.prompt_tokens[-longest:] + new)[-longest - 1 :]
+        before = self._text(tail[:-1])
+        text = self._text(tail)
+        return any(text.find(stop, max(len(before) - len(stop) + 1, 0)) >= 0 for stop in self.stop_strings)
+
+    def _text(self, tokens: list[int]) -> str:
+        text: str = self.tokenizer.decode(
+            tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text.rstrip("�")
+
+    def cuts(
+        self, rows: "Sequence[Row]", blocks: Sequence[Sequence[int]], history: History
+    ) -> list[tuple[list[int], str | None]]:
+        """`cut` for every row, and after it the user's criteria, asked after each token of the blocks.
+
+        Args:
+            rows: the B rows.
+            blocks: their new tokens, not yet in ``history``.
+            history: their committed tokens.
+        """
+        cuts = [self.cut(row, block) for row, block in zip(rows, blocks, strict=True)]
+        for count in range(1, max(len(block) for block, _ in cuts) + 1) if self.criteria else ():
+            open_rows = [place for place, (block, _) in enumerate(cuts) if len(block) >= count]
+            heads = [cuts[place][0][:count] for place in open_rows]
+            done = self._judged(history.select(open_rows).append(heads).tokens)
+            for place, head, ended in zip(open_rows, heads, done, strict=True):
+                if ended and not (cuts[place][1] and len(cuts[place][0]) == count):
+                    cuts[place] = (head, "criterion")
+        return cuts
+
+    def _judged(self, input_ids: Tensor) -> list[bool]:
+        """What the user's criteria say of each row of ``input_ids`` int64 [B, T]."""
+        done = torch.zeros(len(input_ids), dtype=torch.bool)
+        for criterion in self.criteria:
+            done |= torch.as_tensor(criterion(input_ids, None)).cpu()
+        answer: list[bool] = done.tolist()
+        return answer
