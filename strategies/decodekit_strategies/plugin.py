@@ -1,3 +1,12 @@
 """Registers the strategies of this package, as any third party's plugin would."""
 
-from decodekit import hookimpl
+from decodekit import Strategy, hookimpl
+
+from decodekit_strategies.greedy import Greedy
+from decodekit_strategies.sample import Sample
+
+
+@hookimpl
+def register_strategies() -> list[type[Strategy]]:
+    """The built-in strategies, in the order of their names."""
+    return [Greedy, Sample]

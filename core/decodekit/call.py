@@ -1,0 +1,207 @@
+"""A call of generate: everything is resolved once, before the first forward pass (laws 8 and 9)."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from torch import Tensor
+from transformers import GenerationConfig
+
+from decodekit.batch import Batch, Keep
+from decodekit.chain import Chain
+from decodekit.chain_config import check_lengths, configured, explicit, per_row_values, rows_of_chains
+from decodekit.choice import (
+    check_needs,
+    check_sampling,
+    choose_strategy,
+    refuse_not_yet,
+    refuse_unused,
+    take_own_parameters,
+)
+from decodekit.loop import decode
+from decodekit.outputs import GenerateOutput, Stats, assemble
+from decodekit.processor import CallContext
+from decodekit.randomness import GlobalNoise, SeededNoise, prompt_seeds
+from decodekit.row import Row
+from decodekit.session import Session
+from decodekit.stopping import StopRules
+from decodekit.strategy import Capability, Strategy
+from decodekit.transformers_hooks import Request, read_request
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Call", "Options", "prepare"]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Options:
+    """What a call of generate gets beside the configuration and the model's inputs."""
+
+    strategy: Any = None
+    processors: Sequence[Any] | None = None
+    seed: int | Sequence[int] | None = None
+    tokenizer: Any = None
+    logits_processor: Sequence[Any] = ()
+    stopping_criteria: Sequence[Any] = ()
+    keep_logprobs: bool = False
+
+
+@attrs.define(eq=False, kw_only=True)
+class Call:
+    """One call, ready to run: `steps` runs it, `result` says what came out so far."""
+
+    request: Request
+    strategy: Strategy
+    chains: list[Chain]
+    batch: Batch
+    keep: Keep
+    _started: float = 0.0
+    _fed: float = 0.0
+    _stopped: float = 0.0
+
+    def steps(self) -> Iterator[None]:
+        """Run; yields after the prompts were fed, and after every step."""
+        if self.request.max_new_tokens == 0:
+            self.batch.end("length")
+            return
+        self._started = time.perf_counter()
+        for _ in decode(self.batch, self.strategy):
+            self._stopped = time.perf_counter()
+            self._fed = self._fed or self._stopped
+            yield
+
+    @property
+    def rows(self) -> list[Row]:
+        """Every row, in the order of the result."""
+        return sorted([*self.batch.rows, *self.batch.finished], key=lambda row: (row.prompt, row.lane))
+
+    def result(self) -> GenerateOutput:
+        """What was generated so far."""
+        request, rows = self.request, self.rows
+        stats = Stats(
+            strategy=self.strategy.NAME,
+            chains=tuple(str(chain) for chain in self.chains),
+            prompt_tokens=sum(map(len, request.prompts)),
+            new_tokens=sum(len(row.tokens) for row in rows),
+            prefill_seconds=self._fed - self._started,
+            decode_seconds=self._stopped - self._fed,
+            **self.batch.stats(),
+        )
+        return assemble(request.input_ids, rows, request.pad_token_id, self.keep, stats)
+
+
+def prepare(
+    model: "PreTrainedModel",
+    inputs: Tensor | None,
+    generation_config: GenerationConfig | None,
+    kwargs: Mapping[str, Any],
+    options: Options,
+) -> Call:
+    """Resolve a call; whatever can't work is an error here.
+
+    ``kwargs`` holds fields of the configuration, inputs of the model and parameters of the strategy.
+    """
+    values = {key: value for key, value in kwargs.items() if value is not None}
+    per_row = per_row_values(values)
+    if options.processors is not None:
+        refuse_unused({**values, **per_row, "logits_processor": options.logits_processor or None})
+    own = take_own_parameters(options.strategy, values)
+    request = read_request(model, inputs, generation_config, values)
+    refuse_not_yet(request.config)
+    check_lengths(per_row, len(request.prompts))
+    cold = _cold(request, per_row, options)
+    strategy = choose_strategy(options.strategy, own, request.config, request.mode, cold=all(cold))
+    check_sampling(strategy, values)
+    chains, rows = _chains_and_rows(request, per_row, strategy, options, cold)
+    context = CallContext(
+        vocab_size=model.config.get_text_config().vocab_size,
+        eos_token_ids=request.eos_token_ids,
+        tokenizer=options.tokenizer,
+    )
+    chains = [chain.bind(context) for chain in chains]
+    keep = _keep(request.config, options)
+    batch = _batch(model, request, strategy, options, chains, rows, keep)
+    return Call(request=request, strategy=strategy, chains=chains, batch=batch, keep=keep)
+
+
+def _cold(request: Request, per_row: Mapping[str, Sequence[Any]], options: Options) -> list[bool]:
+    """Which prompts are at temperature 0; an explicit chain has its own temperature."""
+    if options.processors is not None:
+        return [False] * len(request.prompts)
+    return [
+        value == 0
+        for value in per_row.get("temperature", [request.config.temperature] * len(request.prompts))
+    ]
+
+
+def _chains_and_rows(
+    request: Request,
+    per_row: Mapping[str, Sequence[Any]],
+    strategy: Strategy,
+    options: Options,
+    cold: Sequence[bool],
+) -> tuple[list[Chain], list[Row]]:
+    """The distinct chains, and a row for each prompt."""
+    count = len(request.prompts)
+    if options.processors is not None:
+        slots = explicit(options.processors, count)
+    else:
+        slots = configured(
+            request.config, per_row, sampling=strategy.SAMPLES, wrapped=options.logits_processor
+        )
+    chains, numbers = rows_of_chains(slots, count)
+    seeds = prompt_seeds(options.seed, count) if options.seed is not None else [0] * count
+    rows = [
+        Row(
+            prompt=place,
+            slot=place,
+            prompt_tokens=request.prompts[place],
+            seed=seeds[place],
+            chain=numbers[place],
+            greedy=cold[place],
+        )
+        for place in range(count)
+    ]
+    return chains, rows
+
+
+def _keep(config: GenerationConfig, options: Options) -> Keep:
+    asked = bool(config.return_dict_in_generate)
+    return Keep(
+        logprobs=asked or options.keep_logprobs,
+        scores=asked and bool(config.output_scores),
+        logits=asked and bool(config.output_logits),
+    )
+
+
+def _batch(
+    model: "PreTrainedModel",
+    request: Request,
+    strategy: Strategy,
+    options: Options,
+    chains: Sequence[Chain],
+    rows: Sequence[Row],
+    keep: Keep,
+) -> Batch:
+    config = request.config
+    copies = config.num_return_sequences or 1
+    session = Session(
+        model,
+        cache="none" if config.use_cache is False else config.cache_implementation or "dynamic",
+        capacity=max(map(len, request.prompts)) + request.max_new_tokens,
+        rollback=Capability.ROLLBACK in strategy.NEEDS,
+    )
+    check_needs(strategy, session)
+    return Batch(
+        rows,
+        session,
+        chains=chains,
+        noise=SeededNoise() if options.seed is not None else GlobalNoise(len(rows) * copies),
+        stops=StopRules.of(request, options.stopping_criteria, options.tokenizer),
+        keep=keep,
+        pad_token_id=request.pad_token_id,
+        copies=copies,
+        hidden=Capability.HIDDEN_STATES in strategy.NEEDS,
+    )

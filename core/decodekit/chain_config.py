@@ -1,0 +1,187 @@
+"""The chain of a generation configuration, in transformers' order."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+from torch import Tensor
+from transformers import GenerationConfig
+
+from decodekit.chain import Chain
+from decodekit.errors import ParameterError, UnknownNameError, UnsupportedArgumentError
+from decodekit.params import params_of, plain_type
+from decodekit.processor import Processor
+from decodekit.registry import registry
+from decodekit.wrapped import WrappedProcessor
+
+__all__ = ["FIELDS", "Field", "check_lengths", "configured", "explicit", "per_row_values", "rows_of_chains"]
+
+
+@attrs.frozen
+class Field:
+    """A field of the configuration that puts a processor into the chain.
+
+    Attributes:
+        name: the field, and the registry's name of the processor, whose first parameter has its value.
+        theirs: transformers' class for it; one of that class that the caller passes takes its place.
+        off: the value that puts nothing there, beside None.
+        sampling: only when tokens are drawn.
+    """
+
+    name: str
+    theirs: str
+    off: tuple[Any, ...] = ()
+    sampling: bool = False
+
+
+USER = Field("logits_processor", "")
+FIELDS = (
+    Field("sequence_bias", "SequenceBiasLogitsProcessor"),
+    Field("encoder_repetition_penalty", "EncoderRepetitionPenaltyLogitsProcessor", (1,)),
+    Field("repetition_penalty", "RepetitionPenaltyLogitsProcessor", (1,)),
+    Field("no_repeat_ngram_size", "NoRepeatNGramLogitsProcessor", (0,)),
+    Field("encoder_no_repeat_ngram_size", "EncoderNoRepeatNGramLogitsProcessor", (0,)),
+    Field("bad_words_ids", "NoBadWordsLogitsProcessor"),
+    Field("min_new_tokens", "MinNewTokensLengthLogitsProcessor", (0,)),
+    Field("forced_bos_token_id", "ForcedBOSTokenLogitsProcessor"),
+    Field("forced_eos_token_id", "ForcedEOSTokenLogitsProcessor"),
+    Field("remove_invalid_values", "InfNanRemoveLogitsProcessor", (False,)),
+    Field("exponential_decay_length_penalty", "ExponentialDecayLengthPenalty"),
+    Field("suppress_tokens", "SuppressTokensLogitsProcessor"),
+    Field("begin_suppress_tokens", "SuppressTokensAtBeginLogitsProcessor"),
+    USER,
+    Field("temperature", "TemperatureLogitsWarper", (1,), sampling=True),
+    Field("top_h", "TopHLogitsWarper", sampling=True),
+    Field("top_k", "TopKLogitsWarper", (0,), sampling=True),
+    Field("top_p", "TopPLogitsWarper", (1,), sampling=True),
+    Field("min_p", "MinPLogitsWarper", (0,), sampling=True),
+    Field("typical_p", "TypicalLogitsWarper", (1,), sampling=True),
+    Field("epsilon_cutoff", "EpsilonLogitsWarper", (0, 1), sampling=True),
+    Field("eta_cutoff", "EtaLogitsWarper", (0, 1), sampling=True),
+    Field("watermarking_config", ""),
+    Field("renormalize_logits", "LogitNormalization", (False,)),
+)
+PER_ROW = {
+    *("temperature", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+    *("repetition_penalty", "min_new_tokens", "no_repeat_ngram_size"),
+}
+"""Fields that may have a value for each prompt."""
+
+Slot = Processor | Sequence[Processor | None]
+"""One place of the chain: a processor of all prompts, or one (or none) for each."""
+
+
+def per_row_values(kwargs: dict[str, Any]) -> dict[str, list[Any]]:
+    """Take the fields out of ``kwargs`` that have a value for each prompt: ``temperature=[0.2, 1.0]``."""
+    rows: dict[str, list[Any]] = {}
+    for name in sorted(PER_ROW & kwargs.keys()):
+        value = kwargs[name]
+        if isinstance(value, (list, tuple)) or (isinstance(value, Tensor) and value.dim() == 1):
+            rows[name] = kwargs.pop(name).tolist() if isinstance(value, Tensor) else list(kwargs.pop(name))
+    return rows
+
+
+def check_lengths(rows: Mapping[str, Sequence[Any]], prompts: int) -> None:
+    """Raise `ParameterError` when a parameter has values for another number of prompts."""
+    for name, values in rows.items():
+        if len(values) != prompts:
+            message = (
+                f"{name} has {len(values)} values for {prompts} prompts: "
+                "give one a prompt, or one number for all"
+            )
+            raise ParameterError(message)
+
+
+def configured(
+    config: GenerationConfig,
+    rows: Mapping[str, Sequence[Any]],
+    *,
+    sampling: bool,
+    wrapped: Sequence[Any] = (),
+) -> list[Slot]:
+    """The places of the chain that a configuration asks for.
+
+    Args:
+        config: the merged configuration.
+        rows: values for each prompt, which beat the configuration's.
+        sampling: whether the strategy draws tokens.
+        wrapped: the caller's transformers processors; they stand before the sampling fields, and one of
+            a class that the configuration brings as well takes its place.
+
+    Raises:
+        UnsupportedArgumentError: a field is active and no installed plugin has its processor.
+    """
+    own = [item if isinstance(item, Processor) else WrappedProcessor(item) for item in wrapped]
+    given = {item.describe(): item for item in own}
+    replaced = {field.theirs for field in FIELDS} & given.keys()
+    slots: list[Slot] = []
+    for field in FIELDS:
+        values = rows.get(field.name, [getattr(config, field.name, None)])
+        if field is USER:
+            slots += [item for item in own if item.describe() not in replaced]
+        elif (field.sampling and not sampling) or all(_is_inactive(field, value) for value in values):
+            continue
+        elif field.theirs in replaced:
+            slots.append(given[field.theirs])
+        else:
+            made = [None if _is_inactive(field, value) else _make(field, value) for value in values]
+            slots.append(made if field.name in rows else made[0])  # type: ignore[arg-type]  # active, so never None
+    return slots
+
+
+def _is_inactive(field: Field, value: Any) -> bool:
+    if field.name == "temperature" and value == 0:
+        return True  # such a row takes the argmax
+    return value is None or any(value == nothing for nothing in field.off)
+
+
+def _make(field: Field, value: Any) -> Processor:
+    try:
+        cls = registry().entry("processors", field.name).cls
+    except UnknownNameError as error:
+        message = f"{field.name}={value!r} needs the processor {field.name!r}: {error}"
+        raise UnsupportedArgumentError(message) from error
+    made: Processor = registry().resolve("processors", (field.name, {next(iter(params_of(cls))): value}))
+    return made
+
+
+def explicit(specs: Sequence[Any], prompts: int) -> list[Slot]:
+    """The places of a chain that the caller spells out; number parameters may have one value a prompt."""
+    if isinstance(specs, (str, Processor, type)) or not isinstance(specs, Sequence):
+        specs = [specs]
+    return [_place(spec, prompts) for spec in specs]
+
+
+def _place(spec: Any, prompts: int) -> Slot:
+    if not (isinstance(spec, (tuple, list)) and len(spec) == 2 and isinstance(spec[1], Mapping)):
+        made: Processor = registry().resolve("processors", spec)
+        return made
+    name, values = spec
+    cls = registry().entry("processors", name).cls if isinstance(name, str) else name
+    infos = params_of(cls)
+    rows = {
+        key: list(value)
+        for key, value in values.items()
+        if isinstance(value, (list, tuple)) and key in infos and plain_type(infos[key].type) in (int, float)
+    }
+    if not rows:
+        one: Processor = registry().resolve("processors", spec)
+        return one
+    check_lengths(rows, prompts)
+    return [
+        registry().resolve("processors", (name, {**values, **{key: rows[key][prompt] for key in rows}}))
+        for prompt in range(prompts)
+    ]
+
+
+def rows_of_chains(slots: Sequence[Slot], prompts: int) -> tuple[list[Chain], list[int]]:
+    """The distinct chains, and for each prompt which one is its own."""
+    chains: list[Chain] = []
+    numbers = []
+    for prompt in range(prompts):
+        row = [slot[prompt] if isinstance(slot, Sequence) else slot for slot in slots]
+        chain = Chain([processor for processor in row if processor is not None])
+        if chain not in chains:
+            chains.append(chain)
+        numbers.append(chains.index(chain))
+    return chains, numbers

@@ -1,0 +1,148 @@
+"""Which strategy a call uses, and what of transformers' arguments is refused."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationConfig
+
+from decodekit.chain_config import FIELDS
+from decodekit.errors import CapabilityError, ParameterError, UnknownNameError, UnsupportedArgumentError
+from decodekit.params import params_of
+from decodekit.registry import registry
+from decodekit.session import Session
+from decodekit.strategy import Strategy
+
+__all__ = ["check_needs", "choose_strategy", "refuse_not_yet", "refuse_unused", "take_own_parameters"]
+
+_MODES = {
+    "greedy_search": "greedy",
+    "sample": "sample",
+    "beam_search": "beam",
+    "beam_sample": "beam",
+    "assisted_generation": "assisted",
+    "contrastive_search": "contrastive",
+    "dola_generation": "dola",
+    "group_beam_search": "diverse_beam",
+    "constrained_beam_search": "constrained_beam",
+}
+_NOT_YET: dict[str, tuple[Any, ...]] = {
+    "cache_config": (None,),
+    "cache_implementation": (None, "dynamic", "static"),
+    "compile_config": (None,),
+    "guidance_scale": (None, 1),
+    "low_memory": (None, False),
+    "max_cache_len": (None,),
+    "output_attentions": (None, False),
+    "output_hidden_states": (None, False),
+    "prefill_chunk_size": (None,),
+    "token_healing": (None, False),
+}
+"""Fields of the configuration that this version refuses, with the values that ask for nothing."""
+
+
+def take_own_parameters(strategy: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """The strategy's own parameters among the keywords; those that are no configuration field are removed."""
+    what = strategy[0] if isinstance(strategy, (tuple, list)) and strategy else strategy
+    cls = registry().entry("strategies", what).cls if isinstance(what, str) else what
+    if not isinstance(cls, type):
+        return {}
+    fields = GenerationConfig().to_dict().keys()
+    return {
+        name: values[name] if name in fields else values.pop(name)
+        for name in params_of(cls)
+        if name in values
+    }
+
+
+def choose_strategy(
+    strategy: Any, own: Mapping[str, Any], config: GenerationConfig, mode: str, *, cold: bool
+) -> Strategy:
+    """The strategy that was asked for, or the one that transformers would use.
+
+    Args:
+        strategy: what the caller gave, or None.
+        own: the strategy's own parameters among the keywords.
+        config: the merged configuration.
+        mode: transformers' mode for it.
+        cold: every row has temperature 0.
+
+    Raises:
+        UnsupportedArgumentError: the configuration asks for a strategy that is not installed.
+        ParameterError: ``do_sample=True`` with a strategy that never samples.
+    """
+    if strategy is None:
+        name = "greedy" if mode == "sample" and cold else _MODES.get(mode, mode)
+        try:
+            cls = registry().entry("strategies", name).cls
+        except UnknownNameError as error:
+            message = f"the configuration asks for {mode} ({_why(config)}), the strategy {name!r}: {error}"
+            raise UnsupportedArgumentError(message) from error
+        found = {
+            key: getattr(config, key) for key in params_of(cls) if getattr(config, key, None) is not None
+        }
+        chosen: Strategy = registry().resolve("strategies", (name, found))
+        return chosen
+    what, values = strategy if isinstance(strategy, (tuple, list)) else (strategy, {})
+    spec = (what, {**own, **values}) if isinstance(what, (str, type)) else what
+    given: Strategy = registry().resolve("strategies", spec)
+    return given
+
+
+def _why(config: GenerationConfig) -> str:
+    telling = (
+        "num_beams",
+        "num_beam_groups",
+        "penalty_alpha",
+        "dola_layers",
+        "prompt_lookup_num_tokens",
+        "use_mtp",
+    )
+    said = [
+        f"{name}={getattr(config, name, None)}"
+        for name in telling
+        if getattr(config, name, None) not in (None, 1)
+    ]
+    return ", ".join(said) or f"do_sample={config.do_sample}"
+
+
+def refuse_not_yet(config: GenerationConfig) -> None:
+    """Raise `UnsupportedArgumentError` for a configuration that this version can't honour."""
+    for name, nothing in _NOT_YET.items():
+        value = getattr(config, name, None)
+        if value not in nothing:
+            offers = [repr(item) for item in nothing if item not in (None, False, 1)]
+            rest = f"; it takes {' or '.join(offers)}" if offers else ""
+            message = f"{name}={value!r} is not supported by this version of decodekit{rest}; leave it out"
+            raise UnsupportedArgumentError(message)
+
+
+def refuse_unused(values: Mapping[str, Any]) -> None:
+    """Raise `ParameterError` for keywords that an explicit chain would leave without effect."""
+    for field in FIELDS:
+        value = values.get(field.name)
+        if value is not None:
+            message = (
+                f"processors= is the whole chain, so {field.name}={value!r} would have no effect: "
+                "put it into the list, at its place in the order, or leave processors out"
+            )
+            raise ParameterError(message)
+
+
+def check_sampling(strategy: Strategy, values: Mapping[str, Any]) -> None:
+    """Raise `ParameterError` when ``do_sample=True`` was said and the strategy never samples."""
+    if values.get("do_sample") is True and not strategy.SAMPLES:
+        message = (
+            f"do_sample=True and strategy={strategy.NAME!r} contradict each other, "
+            f"because {strategy.NAME} never samples: leave one of them out"
+        )
+        raise ParameterError(message)
+
+
+def check_needs(strategy: Strategy, session: Session) -> None:
+    """Raise `CapabilityError` when the model session lacks something that the strategy needs."""
+    for need in sorted(strategy.NEEDS - session.offers):
+        message = (
+            f"strategy={strategy.NAME!r} needs {need.value} of the model session, and that of "
+            f"{type(session.model).__name__} has it not: {session.why_not(need)}"
+        )
+        raise CapabilityError(message)

@@ -1,0 +1,183 @@
+"""`stream`: the same as `generate`, as an iterator of events."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from torch import Tensor
+
+from decodekit.call import Call, Options, prepare
+from decodekit.errors import ParameterError
+from decodekit.outputs import GenerateOutput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Event", "FinishedEvent", "ResultEvent", "TokenEvent", "stream"]
+
+Prompt = str | Sequence[str] | Sequence[Mapping[str, Any]] | Tensor | Mapping[str, Any]
+
+
+@attrs.frozen
+class TokenEvent:
+    """A committed token; it is never taken back.
+
+    Attributes:
+        row: place in the result.
+        token: its id.
+        text: what the row's text grows by; empty while a character is incomplete.
+        logprob: under the processed distribution.
+    """
+
+    row: int
+    token: int
+    text: str
+    logprob: float
+
+
+@attrs.frozen
+class FinishedEvent:
+    """A row has ended.
+
+    Attributes:
+        row: place in the result.
+        reason: "eos", "length", "stop_string", "time" or "criterion".
+        text: what was still held back of the row's text.
+    """
+
+    row: int
+    reason: str
+    text: str
+
+
+@attrs.frozen
+class ResultEvent:
+    """The last event: the output of the whole call."""
+
+    output: GenerateOutput
+
+
+Event = TokenEvent | FinishedEvent | ResultEvent
+
+
+def stream(
+    model: "PreTrainedModel",
+    tokenizer: Any,
+    prompt: Prompt,
+    *,
+    strategy: Any = None,
+    processors: Sequence[Any] | None = None,
+    seed: int | Sequence[int] | None = None,
+    skip_special_tokens: bool = True,
+    **kwargs: Any,
+) -> Iterator[Event]:
+    """Decode, and say each token as soon as it is final.
+
+    Everything is checked when this function is called; the model runs as the iterator is read, and stops
+    when it is closed.
+
+    Args:
+        model: as for `generate`.
+        tokenizer: the model's.
+        prompt: a text, a list of texts, a chat (a list of messages, through the tokenizer's chat
+            template), token ids int64 [T] or [B, T], or what the tokenizer returned.
+        strategy, processors, seed: as for `generate`.
+        skip_special_tokens: leave special tokens out of the texts.
+        **kwargs: as for `generate`.
+
+    Raises:
+        ParameterError: ``prompt`` is something else; and what `generate` raises.
+    """
+    inputs = _tokenize(tokenizer, prompt)
+    options = Options(
+        strategy=strategy,
+        processors=processors,
+        seed=seed,
+        tokenizer=tokenizer,
+        logits_processor=kwargs.pop("logits_processor", None) or (),
+        stopping_criteria=kwargs.pop("stopping_criteria", None) or (),
+        keep_logprobs=True,
+    )
+    inputs = {name: value.to(model.device) for name, value in inputs.items()}
+    call = prepare(model, None, kwargs.pop("generation_config", None), {**inputs, **kwargs}, options)
+    return _events(call, tokenizer, skip_special_tokens)
+
+
+def _tokenize(tokenizer: Any, prompt: Prompt) -> dict[str, Tensor]:
+    if isinstance(prompt, Mapping):
+        return dict(prompt)
+    if isinstance(prompt, Tensor):
+        return {"input_ids": prompt if prompt.dim() > 1 else prompt[None]}
+    if isinstance(prompt, str):
+        return _keep_inputs(tokenizer(prompt, return_tensors="pt"))
+    if prompt and all(isinstance(item, str) for item in prompt):
+        return _keep_inputs(tokenizer(list(prompt), return_tensors="pt", padding=True, padding_side="left"))
+    if prompt and all(isinstance(item, Mapping) and {"role", "content"} <= item.keys() for item in prompt):
+        if not getattr(tokenizer, "chat_template", None):
+            message = "prompt is a chat, and this tokenizer has no chat template: pass the prompt as one text"
+            raise ParameterError(message)
+        return _keep_inputs(
+            tokenizer.apply_chat_template(
+                list(prompt), add_generation_prompt=True, return_dict=True, return_tensors="pt"
+            )
+        )
+    message = (
+        f"prompt={prompt!r} is not allowed: it must be a text, a list of texts, a chat "
+        '([{"role": "user", "content": "..."}]), token ids int64 [T] or [B, T], or a tokenizer\'s output'
+    )
+    raise ParameterError(message)
+
+
+def _keep_inputs(encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {"input_ids": encoded["input_ids"].long(), "attention_mask": encoded["attention_mask"]}
+
+
+def _events(call: Call, tokenizer: Any, skip_special_tokens: bool) -> Iterator[Event]:
+    texts: dict[int, _Text] = {}
+    said: dict[int, int] = {}
+    ended: set[int] = set()
+    for _ in call.steps():
+        for place, row in enumerate(call.rows):
+            text = texts.setdefault(place, _Text(tokenizer, skip_special_tokens))
+            for step in range(said.get(place, 0), len(row.tokens)):
+                yield TokenEvent(place, row.tokens[step], text.add(row.tokens[step]), row.logprobs[step])
+            said[place] = len(row.tokens)
+            if row.finish_reason and place not in ended:
+                ended.add(place)
+                yield FinishedEvent(place, row.finish_reason, text.rest())
+    for place, row in enumerate(call.rows):
+        if place not in ended:
+            yield FinishedEvent(place, row.finish_reason or "", "")
+    yield ResultEvent(call.result())
+
+
+class _Text:
+    """The text of a growing row, said in pieces that never change: a character waits until it is whole."""
+
+    def __init__(self, tokenizer: Any, skip_special_tokens: bool) -> None:
+        self._tokenizer = tokenizer
+        self._skip = skip_special_tokens
+        self._ids: list[int] = []
+        self._start = 0  # the window that is decoded again starts here, before the last whole piece
+        self._said = 0
+
+    def add(self, token: int) -> str:
+        """The text that the token adds."""
+        self._ids.append(token)
+        piece = self._pending()
+        if not piece or piece.endswith("�"):
+            return ""
+        self._start, self._said = self._said, len(self._ids)
+        return piece
+
+    def rest(self) -> str:
+        """What is still held back, once the row has ended."""
+        return self._pending()
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=self._skip)
+        return text
+
+    def _pending(self) -> str:
+        before = self._decode(self._ids[self._start : self._said])
+        return self._decode(self._ids[self._start :])[len(before) :]
