@@ -5,7 +5,6 @@ the command line's help and the tables of the docs are all generated from that f
 """
 
 import functools
-import math
 import re
 import types
 import typing
@@ -19,6 +18,7 @@ from decodekit.errors import ParameterError, nearest
 __all__ = ["Interval", "ParamInfo", "build", "param", "params_of"]
 
 _KEY = "decodekit"
+_DIGITS = re.compile(r"^\s*[+-]?\d+\s*$")
 _INTERVAL = re.compile(r"^([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])$")
 
 
@@ -42,8 +42,8 @@ class Interval:
         left, low, high, right = match.groups()
         return cls(text, float(low), float(high), left == "(", right == ")")
 
-    def __contains__(self, value: float) -> bool:
-        if math.isnan(value):
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, (int, float)):
             return False
         above = value > self.low if self.low_open else value >= self.low
         below = value < self.high if self.high_open else value <= self.high
@@ -90,24 +90,33 @@ class ParamInfo:
         return value
 
     def _coerce(self, value: Any) -> Any:
-        kind = _plain_type(self.type)
+        kind = plain_type(self.type)
+        if typing.get_origin(kind) is tuple:
+            return self._items(value, typing.get_args(kind)[0])
         if kind not in (int, float, bool, str):
             return value
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if kind is float and number:
             return float(value)
-        if kind is int and number and float(value).is_integer():
+        if kind is int and number and (isinstance(value, int) or value.is_integer()):
             return int(value)
         if kind in (bool, str) and isinstance(value, kind):
             return value
         raise ParameterError(self._complaint(value))
 
+    def _items(self, value: Any, kind: type) -> Any:
+        if isinstance(value, (tuple, list)) and all(isinstance(item, kind) for item in value):
+            return tuple(value)
+        raise ParameterError(self._complaint(value))
+
     def _complaint(self, value: Any) -> str:
-        return f"{self.name}={value!r} is not allowed: {self.name} must be {self.allowed}. {self.help}".strip()
+        return (
+            f"{self.name}={value!r} is not allowed: {self.name} must be {self.allowed}. {self.help}".strip()
+        )
 
     def from_text(self, text: str) -> Any:
         """Read the parameter from the command line's text and check it."""
-        kind = _plain_type(self.type)
+        kind = plain_type(self.type)
         if text.lower() in ("none", "null") and type(None) in typing.get_args(self.type):
             return None
         try:
@@ -125,6 +134,8 @@ def _read(kind: Any, text: str) -> Any:
             message = "not a truth value"
             raise ValueError(message)
         return words[text.lower()]
+    if kind is int and _DIGITS.match(text):
+        return int(text)  # by way of float a long seed would lose its last digits
     if kind in (int, float):
         return float(text)
     if typing.get_origin(kind) is tuple:
@@ -133,7 +144,7 @@ def _read(kind: Any, text: str) -> Any:
     return text
 
 
-def _plain_type(hint: Any) -> Any:
+def plain_type(hint: Any) -> Any:
     """``float`` for ``float | None``: the one type behind an optional hint."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
@@ -144,10 +155,10 @@ def _plain_type(hint: Any) -> Any:
 def param(
     default: Any = attrs.NOTHING,
     *,
-    range: str | None = None,  # noqa: A002  # the word that docs and tables use
+    range: str | None = None,  # the word that docs and tables use
     choices: tuple[Any, ...] | None = None,
     neutral: Any = attrs.NOTHING,
-    help: str,  # noqa: A002  # the word that command lines use
+    help: str,  # the word that command lines use
 ) -> Any:
     """Declare a parameter of a plugin class (an attrs field).
 
@@ -170,7 +181,7 @@ def param(
     return attrs.field(
         default=default,
         metadata={_KEY: spec},
-        converter=attrs.Converter(_checked, takes_self=True, takes_field=True),  # type: ignore[misc]  # attrs' stubs want one generic pair
+        converter=attrs.Converter(_checked, takes_self=True, takes_field=True),
     )
 
 
@@ -178,18 +189,26 @@ def _checked(value: Any, instance: Any, field: "attrs.Attribute[Any]") -> Any:
     return params_of(type(instance))[field.name].check(value)
 
 
-@functools.cache
 def params_of(cls: type) -> dict[str, ParamInfo]:
-    """The parameters of a plugin class by name, in the order of its constructor."""
+    """The parameters of a plugin class by name, in the order of its constructor.
+
+    A field whose name starts with an underscore is the class's own (e.g. filled in by `bind`).
+    """
+    return _params_of(cls)
+
+
+@functools.cache
+def _params_of(cls: type) -> dict[str, ParamInfo]:
     if not attrs.has(cls):
         return {}
     hints = typing.get_type_hints(cls)
-    return {field.name: _info(field, hints.get(field.name, Any)) for field in attrs.fields(cls) if field.init}
+    own = [field for field in attrs.fields(cls) if field.init and not field.name.startswith("_")]
+    return {field.name: _info(field, hints.get(field.name, Any)) for field in own}
 
 
 def _info(field: "attrs.Attribute[Any]", hint: Any) -> ParamInfo:
     spec = field.metadata.get(_KEY, {"range": None, "choices": None, "neutral": attrs.NOTHING, "help": ""})
-    plain = _plain_type(hint)
+    plain = plain_type(hint)
     type_name = plain.__name__ if isinstance(plain, type) and not typing.get_args(plain) else str(plain)
     return ParamInfo(field.name, hint, type_name, field.default, **spec)
 
@@ -214,5 +233,7 @@ def build(cls: type, values: Mapping[str, Any]) -> Any:
     if missing:
         message = f"{name} needs {', '.join(missing)}: {infos[missing[0]].help}"
         raise ParameterError(message)
-    read = {key: infos[key].from_text(value) if isinstance(value, str) else value for key, value in values.items()}
+    read = {
+        key: infos[key].from_text(value) if isinstance(value, str) else value for key, value in values.items()
+    }
     return cls(**read)

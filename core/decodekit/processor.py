@@ -96,19 +96,33 @@ class Processor:
 
     @property
     def is_neutral(self) -> bool:
-        """Whether a parameter stands at its neutral value, so that nothing would change."""
-        return any(
-            info.neutral is not attrs.NOTHING and getattr(self, name) == info.neutral
+        """Whether every parameter that has a neutral value stands at it, so that nothing would change."""
+        neutral = {
+            name: info.neutral
             for name, info in params_of(type(self)).items()
-        )
+            if info.neutral is not attrs.NOTHING
+        }
+        return bool(neutral) and all(getattr(self, name) == value for name, value in neutral.items())
 
     def describe(self) -> str:
-        """The processor in short: ``min_p=0.05``, or ``dry(base=1.75, …)`` for several parameters."""
-        values = {name: getattr(self, name) for name in params_of(type(self))}
+        """The processor in short, without parameters at their defaults.
+
+        ``top_k=50`` when only the parameter of its own name is left to say, otherwise
+        ``top_k(top_k=50, min_tokens_to_keep=2)``.
+        """
+        values = {
+            name: getattr(self, name)
+            for name, info in params_of(type(self)).items()
+            if name == self.NAME or getattr(self, name) != info.default
+        }
+        inner = ", ".join(f"{name}={_short(value)}" for name, value in values.items())
         if set(values) == {self.NAME}:
-            return f"{self.NAME}={values[self.NAME]:g}" if isinstance(values[self.NAME], float) else f"{self.NAME}={values[self.NAME]}"
-        inner = ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
+            return inner
         return f"{self.NAME}({inner})" if inner else self.NAME
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class StatefulProcessor(Processor, Generic[State]):
