@@ -149,7 +149,7 @@ class Batch:
 
     def open(self, name: str, model: "PreTrainedModel") -> None:
         """Add a session of another model with the same vocabulary; `forward` feeds it on demand."""
-        self._sessions[name] = TrackedSession(Session(model, rollback=True), hidden=self._hidden)
+        self._sessions[name] = TrackedSession(Session(model), hidden=self._hidden)
 
     def commit(self, tokens: Tensor | Drafts, dist: Distribution) -> None:
         """Hand over each row's next tokens, once a step; they are trimmed where the row ends.

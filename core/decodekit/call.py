@@ -17,6 +17,7 @@ from decodekit.choice import (
     choose_strategy,
     refuse_not_yet,
     refuse_unused,
+    samples,
     take_own_parameters,
 )
 from decodekit.loop import decode
@@ -108,6 +109,8 @@ def prepare(
     if options.processors is not None:
         refuse_unused({**values, **per_row, "logits_processor": options.logits_processor or None})
     own = take_own_parameters(options.strategy, values)
+    if samples(options.strategy):
+        values.setdefault("do_sample", True)  # or transformers warns that temperature has no effect
     request = read_request(model, inputs, generation_config, values)
     refuse_not_yet(request.config)
     check_lengths(per_row, len(request.prompts))
@@ -191,7 +194,6 @@ def _batch(
         model,
         cache="none" if config.use_cache is False else config.cache_implementation or "dynamic",
         capacity=max(map(len, request.prompts)) + request.max_new_tokens,
-        rollback=Capability.ROLLBACK in strategy.NEEDS,
     )
     check_needs(strategy, session)
     return Batch(

@@ -12,7 +12,14 @@ from decodekit.registry import registry
 from decodekit.session import Session
 from decodekit.strategy import Strategy
 
-__all__ = ["check_needs", "choose_strategy", "refuse_not_yet", "refuse_unused", "take_own_parameters"]
+__all__ = [
+    "check_needs",
+    "choose_strategy",
+    "refuse_not_yet",
+    "refuse_unused",
+    "samples",
+    "take_own_parameters",
+]
 
 _MODES = {
     "greedy_search": "greedy",
@@ -42,9 +49,8 @@ _NOT_YET: dict[str, tuple[Any, ...]] = {
 
 def take_own_parameters(strategy: Any, values: dict[str, Any]) -> dict[str, Any]:
     """The strategy's own parameters among the keywords; those that are no configuration field are removed."""
-    what = strategy[0] if isinstance(strategy, (tuple, list)) and strategy else strategy
-    cls = registry().entry("strategies", what).cls if isinstance(what, str) else what
-    if not isinstance(cls, type):
+    cls = _class_of(strategy)
+    if cls is None:
         return {}
     fields = GenerationConfig().to_dict().keys()
     return {
@@ -52,6 +58,19 @@ def take_own_parameters(strategy: Any, values: dict[str, Any]) -> dict[str, Any]
         for name in params_of(cls)
         if name in values
     }
+
+
+def samples(strategy: Any) -> bool:
+    """Whether the strategy that was asked for draws tokens."""
+    cls = _class_of(strategy) or type(strategy)
+    return bool(getattr(cls, "SAMPLES", False))
+
+
+def _class_of(strategy: Any) -> type | None:
+    """The class behind a name, a pair or a class; None for an instance, whose parameters are settled."""
+    what = strategy[0] if isinstance(strategy, (tuple, list)) and strategy else strategy
+    cls = registry().entry("strategies", what).cls if isinstance(what, str) else what
+    return cls if isinstance(cls, type) else None
 
 
 def choose_strategy(

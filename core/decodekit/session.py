@@ -10,6 +10,7 @@ tokens of a row stand in neighbouring slots, which sliding windows need.
   of each row to the right.
 """
 
+import functools
 import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,6 @@ class Session:
         *,
         cache: str = "dynamic",
         capacity: int | None = None,
-        rollback: bool = False,
         model_kwargs: dict[str, Any] | None = None,
     ) -> None:
         """Open a session; nothing is computed yet.
@@ -95,7 +95,6 @@ class Session:
             model: a decoder-only model of transformers.
             cache: "dynamic", "static" (needs ``capacity``) or "none" (every pass recomputes the whole row).
             capacity: the most slots a static cache must hold.
-            rollback: whether rows will take tokens back, so that sliding windows must keep more.
             model_kwargs: passed on to every forward pass.
 
         Raises:
@@ -107,7 +106,6 @@ class Session:
         self.pads: list[int] = []
         self.forward_passes = 0
         self.tokens_fed = 0
-        self._records = rollback
         self._model_kwargs = model_kwargs or {}
         self._tokens = torch.empty(0, 0, dtype=torch.long)  # only when there is no cache
         self.cache = _new_cache(model, cache, capacity)
@@ -163,17 +161,27 @@ class Session:
 
         Returns:
             The outputs for the last ``keep`` columns; those of padding columns mean nothing.
+
+        Raises:
+            CapabilityError: ``counts`` differ and the cache can't roll back; nothing has changed then.
         """
         batch, count = tokens.shape
         counts = list(counts) if counts is not None else [count] * batch
         first = self.width == 0
+        uneven = any(real != count for real in counts)
         if first:
             self.pads = [count - real for real in counts]
+        elif uneven:
+            self._demand_rollback()
+        if _is_recurrent(self.cache) and not first and count > 1:
+            # Mamba's forward of several tokens onto a state is off by 1e-4; one by one it is exact.
+            outputs = [self.feed(column, hidden=hidden) for column in torch.split(tokens, 1, dim=1)]
+            return functools.reduce(Forward.join, outputs[-(keep or count) :])
         output = self._forward(tokens, keep or count, hidden)
         self.width += count
         self.forward_passes += 1
         self.tokens_fed += sum(counts)
-        if not first and any(real != count for real in counts):
+        if not first and uneven:
             self.rollback([count - real for real in counts])
         return output
 
@@ -205,8 +213,8 @@ class Session:
             )
         else:
             inputs["input_ids"] = tokens
-        if self._records and self.cache is not None and self.width:
-            self.cache.activate_past_recording()
+        if self.cache is not None and self.width:  # not for the prompt: a window keeps only its end
+            _record(self.cache)
         output = self.model(**inputs, return_dict=True)
         states = tuple(h[:, -keep:] for h in output.hidden_states) if hidden else None
         return Forward(output.logits[:, -keep:], states)
@@ -233,14 +241,14 @@ class Session:
     def rollback(self, counts: Sequence[int]) -> None:
         """Take back the last tokens, ``counts[r]`` of row ``r``.
 
+        Models with sliding windows can take back what was fed since `settle`, and nothing of the prompt.
+
         Raises:
             CapabilityError: the cache can't; nothing has changed then.
         """
         if not any(counts):
             return
-        if Capability.ROLLBACK not in self.offers:
-            message = f"rollback is not possible: {self.why_not(Capability.ROLLBACK)}"
-            raise CapabilityError(message)
+        self._demand_rollback()
         common = min(counts)
         shifts = [count - common for count in counts]
         index = torch.tensor(shifts, device=self.device) if any(shifts) else None
@@ -256,12 +264,16 @@ class Session:
         self.pads = [pad + shift for pad, shift in zip(self.pads, shifts, strict=True)]
         self._trim()
 
+    def _demand_rollback(self) -> None:
+        if Capability.ROLLBACK not in self.offers:
+            message = f"rollback is not possible: {self.why_not(Capability.ROLLBACK)}"
+            raise CapabilityError(message)
+
     def settle(self) -> None:
-        """Let sliding windows drop what they recorded; what stands now can't be taken back any more."""
-        if self._records and self.cache is not None:
-            for layer in self.cache.layers:
-                if isinstance(layer, DynamicSlidingWindowLayer) and layer.record_past:
-                    layer.crop(0)
+        """Let sliding windows drop what has left them; what stands now can't be taken back any more."""
+        for layer in self.cache.layers if self.cache is not None else ():
+            if isinstance(layer, DynamicSlidingWindowLayer) and layer.record_past:
+                layer.crop(0)
 
     def _trim(self) -> None:
         """Drop the slots that are padding in every row."""
@@ -298,6 +310,13 @@ def _can_roll_back(layer: Any) -> bool:
     return type(layer) in (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer)
 
 
+def _record(cache: Cache) -> None:
+    """From now on sliding windows keep everything until `settle`, so that tokens can be taken back."""
+    for layer in cache.layers:
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.activate_past_recording()
+
+
 def _select(layer: Any, index: Tensor) -> None:
     if isinstance(layer, LinearAttentionCacheLayerMixin):
         layer.reorder_cache(index)
@@ -321,8 +340,11 @@ def _roll_back(layer: Any, common: int, shifts: Tensor | None) -> None:
         layer.values = shift_right(layer.values, shifts, 2)
     if isinstance(layer, StaticLayer):
         layer.cumulative_length.sub_(common)
-    elif common:
-        layer.crop(-common)
+        return
+    kept = layer.keys.shape[2] - common  # crop() would also cut windows, and a second rollback needs more
+    layer.keys, layer.values = layer.keys[:, :, :kept], layer.values[:, :, :kept]
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        layer.cumulative_length -= common
 
 
 def _trim(layer: Any, spare: int) -> None:

@@ -1,0 +1,38 @@
+"""What all tests share: Hypothesis profiles with the names of the conformance kit's, and one thread."""
+
+import os
+
+import pytest
+import torch
+from decodekit.testing import PROFILES
+from hypothesis import settings
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+for name, examples in PROFILES.items():
+    settings.register_profile(name, max_examples=examples, derandomize=True, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("DECODEKIT_TEST_PROFILE") or "default")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """A folder with a two-layer Llama in float32 and a tokenizer of bytes, as save_pretrained writes it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({symbol: index for index, symbol in enumerate(symbols)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    ends = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **ends)
+    fast.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    fast.save_pretrained(folder)
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {"vocab_size": len(fast), "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 257}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            **sizes, **ids, num_key_value_heads=1, initializer_range=0.1, tie_word_embeddings=True
+        )
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
