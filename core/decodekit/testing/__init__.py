@@ -1,0 +1,29 @@
+"""The conformance kit: what decodekit's own tests run over every plugin, for everybody's plugins.
+
+`check_processor` and `processor_checks` check a processor; `generators` holds the Hypothesis
+strategies behind them, and `decodekit.testing.models` small models with known answers.
+"""
+
+import importlib.util
+
+from decodekit.errors import MissingLibraryError
+
+if importlib.util.find_spec("hypothesis") is None:
+    message = "decodekit.testing needs the library hypothesis: pip install 'decodekit-core[testing]'"
+    raise MissingLibraryError(message)
+
+from decodekit.testing.check import PROFILES
+from decodekit.testing.processor_checks import check_processor, processor_checks
+from decodekit.testing.processor_subject import OracleRow
+from decodekit.testing.report import ConformanceError, Outcome, Report, Result
+
+__all__ = [
+    "PROFILES",
+    "ConformanceError",
+    "OracleRow",
+    "Outcome",
+    "Report",
+    "Result",
+    "check_processor",
+    "processor_checks",
+]

@@ -1,0 +1,80 @@
+"""The conformance kit for processors: does a class keep the contract and the laws that it declares?"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from decodekit.processor import Processor
+from decodekit.testing import processor_basics, processor_history, processor_laws, processor_parameters
+from decodekit.testing.check import Check, assertions, run_checks
+from decodekit.testing.processor_subject import Oracle, ProcessorSubject
+from decodekit.testing.report import Report
+
+__all__ = ["PROCESSOR_CHECKS", "check_processor", "processor_checks"]
+
+
+def _number(item: Check[ProcessorSubject]) -> int:
+    return int(re.sub(r"\D", "", item.id))
+
+
+PROCESSOR_CHECKS: tuple[Check[ProcessorSubject], ...] = tuple(
+    sorted(
+        [
+            *processor_basics.CHECKS,
+            *processor_laws.CHECKS,
+            *processor_parameters.CHECKS,
+            *processor_history.CHECKS,
+        ],
+        key=_number,
+    )
+)
+"""Every check, in the order of the numbers."""
+
+
+def check_processor(
+    processor: type[Processor] | Processor,
+    *,
+    examples: Sequence[Mapping[str, Any]] = (),
+    oracle: Oracle | None = None,
+    profile: str | None = None,
+) -> Report:
+    """Check a processor against its contract and its declared laws.
+
+    Args:
+        processor: a class, or an instance when only its own parameters are of interest.
+        examples: parameter values to try, as dictionaries; left out, they are drawn from the
+            declared ranges and choices.
+        oracle: ``oracle(row, **parameters) -> list[float]``, a slow reference for one row
+            (`OracleRow`) in plain Python floats; without it P21 and P26 are skipped.
+        profile: ``fast``, ``default`` or ``thorough``; by default DECODEKIT_TEST_PROFILE.
+
+    Returns:
+        What passed, what was skipped and why, and which undeclared laws seem to hold.
+
+    Raises:
+        ConformanceError: names each broken property, its law and the smallest counter-example.
+        ParameterError: there is no such profile, or a parameter that needs ``examples`` got none.
+    """
+    return run_checks(PROCESSOR_CHECKS, _subject(processor, examples, oracle), profile)
+
+
+def processor_checks(
+    processor: type[Processor] | Processor,
+    *,
+    examples: Sequence[Mapping[str, Any]] = (),
+    oracle: Oracle | None = None,
+    profile: str | None = None,
+) -> list[tuple[str, Callable[[], None]]]:
+    """The checks that apply, as ``(id, function)`` pairs for ``pytest.mark.parametrize``.
+
+    Arguments and errors are those of `check_processor`; each function raises on its own.
+    """
+    return assertions(PROCESSOR_CHECKS, _subject(processor, examples, oracle), profile)
+
+
+def _subject(
+    processor: type[Processor] | Processor, examples: Sequence[Mapping[str, Any]], oracle: Oracle | None
+) -> ProcessorSubject:
+    if isinstance(processor, type):
+        return ProcessorSubject(processor, None, examples, oracle)
+    return ProcessorSubject(type(processor), processor, examples, oracle)
