@@ -102,6 +102,9 @@ class Batch:
             last: give only the column after the whole draft, [B, 1, V]; what is known is not recomputed.
         """
         blocks = drafts if drafts is not None else [()] * len(self.rows)
+        if len(blocks) != len(self.rows):
+            message = f"forward got {len(blocks)} drafts for {len(self.rows)} rows; give one a row"
+            raise PluginError(message)
         return self._sessions[session].forward(self.rows, blocks, last=last)
 
     def logits(self, drafts: Drafts | None = None, *, session: str = TARGET) -> Tensor:
@@ -116,7 +119,9 @@ class Batch:
             logits: [B, V], or [B, K + 1, V] with the ``drafts`` at which they were computed.
             drafts: as for `forward`.
         """
-        return process(self._chains, self.rows, self._ledger.history, logits, drafts)
+        slots = torch.tensor([row.slot for row in self.rows], device=logits.device)
+        history = attrs.evolve(self._ledger.history, slots=slots)
+        return process(self._chains, self.rows, history, logits, drafts)
 
     def draw(self, dist: Distribution, purpose: Purpose = Purpose.TOKEN) -> Tensor:
         """Draw a token from every row and column, int64 [B] or [B, K + 1].
@@ -163,7 +168,7 @@ class Batch:
         """
         blocks = _as_blocks(tokens)
         self._check(blocks, dist)
-        cuts = self.stops.cuts(self.rows, blocks, self._ledger.history)
+        cuts = self.stops.cuts(self.rows, blocks, self.finished)
         self._blocks = [block for block, _ in cuts]
         self._record(self._blocks, dist)
         for row, (block, reason) in zip(self.rows, cuts, strict=True):
@@ -176,7 +181,8 @@ class Batch:
         if len(blocks) != len(self.rows) or max(map(len, blocks)) > columns or any(self._blocks):
             message = (
                 f"commit got {len(blocks)} blocks (the longest has {max(map(len, blocks))} tokens) for "
-                f"{len(self.rows)} rows and {columns} columns of the distribution; give one block a row, once a step"
+                f"{len(self.rows)} rows and {columns} columns of the distribution; "
+                "give one block a row, once a step"
             )
             raise PluginError(message)
 

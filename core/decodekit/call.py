@@ -104,7 +104,7 @@ def prepare(
 
     ``kwargs`` holds fields of the configuration, inputs of the model and parameters of the strategy.
     """
-    values = {key: value for key, value in kwargs.items() if value is not None}
+    values = dict(kwargs)
     per_row = per_row_values(values)
     if options.processors is not None:
         refuse_unused({**values, **per_row, "logits_processor": options.logits_processor or None})
@@ -122,6 +122,7 @@ def prepare(
         vocab_size=model.config.get_text_config().vocab_size,
         eos_token_ids=request.eos_token_ids,
         tokenizer=options.tokenizer,
+        batch_size=len(rows) * (request.config.num_return_sequences or 1),
     )
     chains = [chain.bind(context) for chain in chains]
     keep = _keep(request.config, options)

@@ -23,18 +23,19 @@ class Field:
 
     Attributes:
         name: the field, and the registry's name of the processor, whose first parameter has its value.
-        theirs: transformers' class for it; one of that class that the caller passes takes its place.
+        theirs: transformers' class for it, where one of that class that the caller passes takes its place;
+            transformers does so for what stands before the caller's own.
         off: the value that puts nothing there, beside None.
         sampling: only when tokens are drawn.
     """
 
     name: str
-    theirs: str
+    theirs: str = ""
     off: tuple[Any, ...] = ()
     sampling: bool = False
 
 
-USER = Field("logits_processor", "")
+USER = Field("logits_processor")
 FIELDS = (
     Field("sequence_bias", "SequenceBiasLogitsProcessor"),
     Field("encoder_repetition_penalty", "EncoderRepetitionPenaltyLogitsProcessor", (1,)),
@@ -50,16 +51,16 @@ FIELDS = (
     Field("suppress_tokens", "SuppressTokensLogitsProcessor"),
     Field("begin_suppress_tokens", "SuppressTokensAtBeginLogitsProcessor"),
     USER,
-    Field("temperature", "TemperatureLogitsWarper", (1,), sampling=True),
-    Field("top_h", "TopHLogitsWarper", sampling=True),
-    Field("top_k", "TopKLogitsWarper", (0,), sampling=True),
-    Field("top_p", "TopPLogitsWarper", (1,), sampling=True),
-    Field("min_p", "MinPLogitsWarper", (0,), sampling=True),
-    Field("typical_p", "TypicalLogitsWarper", (1,), sampling=True),
-    Field("epsilon_cutoff", "EpsilonLogitsWarper", (0, 1), sampling=True),
-    Field("eta_cutoff", "EtaLogitsWarper", (0, 1), sampling=True),
-    Field("watermarking_config", ""),
-    Field("renormalize_logits", "LogitNormalization", (False,)),
+    Field("temperature", off=(1,), sampling=True),
+    Field("top_h", sampling=True),
+    Field("top_k", off=(0,), sampling=True),
+    Field("top_p", off=(1,), sampling=True),
+    Field("min_p", off=(0,), sampling=True),
+    Field("typical_p", off=(1,), sampling=True),
+    Field("epsilon_cutoff", off=(0, 1), sampling=True),
+    Field("eta_cutoff", off=(0, 1), sampling=True),
+    Field("watermarking_config"),
+    Field("renormalize_logits", off=(False,)),
 )
 PER_ROW = {
     *("temperature", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),

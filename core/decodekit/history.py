@@ -19,11 +19,13 @@ class History:
         tokens: int64 [B, T]; row ``r`` holds its tokens in the last ``lengths[r]`` columns.
         pads: int64 [B]; the number of columns on the left that are not tokens.
         prompt_lengths: int64 [B]; how many of the row's tokens are its prompt.
+        slots: int64 [B]; each row's place in the batch as the call began; None when all are there in order.
     """
 
     tokens: Tensor
     pads: Tensor
     prompt_lengths: Tensor
+    slots: Tensor | None = None
 
     @classmethod
     def of(
@@ -67,7 +69,8 @@ class History:
     def select(self, rows: Tensor | Sequence[int]) -> "History":
         """The history of the given rows, in that order; a row may be named twice."""
         index = torch.as_tensor(rows, dtype=torch.long, device=self.tokens.device)
-        return History(self.tokens[index], self.pads[index], self.prompt_lengths[index])
+        slots = self.slots[index] if self.slots is not None else index
+        return History(self.tokens[index], self.pads[index], self.prompt_lengths[index], slots)
 
     def append(self, blocks: Sequence[Sequence[int]]) -> "History":
         """The history after row ``r`` got the tokens ``blocks[r]`` as well; blocks may be ragged or empty."""
@@ -80,7 +83,7 @@ class History:
         short = torch.tensor([width - len(block) for block in blocks], dtype=torch.long, device=device)
         if len({*map(len, blocks)}) > 1:
             tokens = shift_right(tokens, short, 1)
-        return History(tokens, self.pads + short, self.prompt_lengths)
+        return History(tokens, self.pads + short, self.prompt_lengths, self.slots)
 
     def row(self, index: int) -> list[int]:
         """The tokens of one row as a Python list, without padding."""

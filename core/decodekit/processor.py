@@ -53,11 +53,13 @@ class CallContext:
         vocab_size: the width of the logits.
         eos_token_ids: every end-of-sequence id of the call; may be empty.
         tokenizer: the tokenizer given to the call, or None.
+        batch_size: rows as the call begins; fewer are live later.
     """
 
     vocab_size: int
     eos_token_ids: tuple[int, ...] = ()
     tokenizer: Any = None
+    batch_size: int = 1
 
 
 class Processor:

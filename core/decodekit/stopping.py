@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
-from torch import Tensor
 from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, StopStringCriteria
 
 from decodekit.errors import ParameterError
-from decodekit.history import History
 
 if TYPE_CHECKING:
     from decodekit.row import Row
@@ -30,7 +28,10 @@ class StopRules:
         tokenizer: needed for ``stop_strings``.
         deadline: `time.monotonic` seconds after which every row ends with its next token.
         criteria: transformers' stopping criteria: ``(input_ids, None) -> bool or bool [B]``, where
-            ``input_ids`` int64 [B, T] holds the live rows, padded on the left.
+            ``input_ids`` int64 [B, T] holds every row in its slot, those that have ended with padding.
+        prompt_width: columns of the prompts, padding included.
+        pad_token_id: what stands where a row has no token.
+        device: where criteria expect ``input_ids``.
     """
 
     max_new_tokens: int
@@ -39,6 +40,9 @@ class StopRules:
     tokenizer: Any = None
     deadline: float | None = None
     criteria: tuple[Callable[..., Any], ...] = ()
+    prompt_width: int = 0
+    pad_token_id: int = 0
+    device: torch.device | str = "cpu"
 
     @classmethod
     def of(cls, request: "Request", criteria: Sequence[Any], tokenizer: Any) -> "StopRules":
@@ -65,6 +69,9 @@ class StopRules:
             tokenizer=tokenizer,
             deadline=time.monotonic() + seconds if seconds is not None else None,
             criteria=tuple(item for item in criteria if type(item) is not MaxLengthCriteria),
+            prompt_width=width,
+            pad_token_id=request.pad_token_id,
+            device=request.input_ids.device,
         )
 
     def cut(self, row: "Row", block: Sequence[int]) -> tuple[list[int], str | None]:
@@ -102,29 +109,41 @@ class StopRules:
         return text.rstrip("�")
 
     def cuts(
-        self, rows: "Sequence[Row]", blocks: Sequence[Sequence[int]], history: History
+        self, rows: "Sequence[Row]", blocks: Sequence[Sequence[int]], ended: "Sequence[Row]" = ()
     ) -> list[tuple[list[int], str | None]]:
         """`cut` for every row, and after it the user's criteria, asked after each token of the blocks.
 
         Args:
             rows: the B rows.
-            blocks: their new tokens, not yet in ``history``.
-            history: their committed tokens.
+            blocks: their new tokens.
+            ended: the rows that have left, which criteria expect to see as well.
         """
         cuts = [self.cut(row, block) for row, block in zip(rows, blocks, strict=True)]
         for count in range(1, max(len(block) for block, _ in cuts) + 1) if self.criteria else ():
-            open_rows = [place for place, (block, _) in enumerate(cuts) if len(block) >= count]
-            heads = [cuts[place][0][:count] for place in open_rows]
-            done = self._judged(history.select(open_rows).append(heads).tokens)
-            for place, head, ended in zip(open_rows, heads, done, strict=True):
-                if ended and not (cuts[place][1] and len(cuts[place][0]) == count):
-                    cuts[place] = (head, "criterion")
+            heads = [block[:count] for block, _ in cuts]
+            done = self._judged(rows, heads, ended)
+            for place, (row, (block, reason)) in enumerate(zip(rows, cuts, strict=True)):
+                if done[row.slot] and len(block) >= count and not (reason and len(block) == count):
+                    cuts[place] = (block[:count], "criterion")
         return cuts
 
-    def _judged(self, input_ids: Tensor) -> list[bool]:
-        """What the user's criteria say of each row of ``input_ids`` int64 [B, T]."""
-        done = torch.zeros(len(input_ids), dtype=torch.bool)
+    def _judged(
+        self, rows: "Sequence[Row]", heads: Sequence[list[int]], ended: "Sequence[Row]"
+    ) -> dict[int, bool]:
+        """What the criteria say of each row, by its slot."""
+        pad = self.pad_token_id
+        prompts = max([self.prompt_width, *(len(row.prompt_tokens) for row in [*rows, *ended])])
+        width = prompts + max(len(row.tokens) + len(head) for row, head in zip(rows, heads, strict=True))
+        lines = {}
+        for row, head in zip(rows, heads, strict=True):
+            line = [*row.since(0), *head]
+            lines[row.slot] = [pad] * (width - len(line)) + line
+        for row in ended:
+            line = [pad] * (prompts - len(row.prompt_tokens)) + row.since(0)
+            lines[row.slot] = line + [pad] * (width - len(line))
+        slots = sorted(lines)
+        input_ids = torch.tensor([lines[slot] for slot in slots], device=self.device)
+        done = torch.zeros(len(slots), dtype=torch.bool)
         for criterion in self.criteria:
             done |= torch.as_tensor(criterion(input_ids, None)).cpu()
-        answer: list[bool] = done.tolist()
-        return answer
+        return dict(zip(slots, done.tolist(), strict=True))

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
 from decodekit import Capability, CapabilityError, ParameterError
 from decodekit.session import Session
 from decodekit.testing.models import CacheHashModel, tiny_llama, tiny_mamba, tiny_mistral
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 VOCAB = 16
 CAPACITY = 256
@@ -136,7 +135,7 @@ def test_what_cannot_roll_back_says_so_and_stays_as_it_was(model, kind):
         session.feed(torch.tensor([[3, 4], [5, 6]]))
         before = session.lengths
         assert Capability.ROLLBACK not in session.offers
-        with pytest.raises(CapabilityError, match="use_cache=False|dynamic cache"):
+        with pytest.raises(CapabilityError, match=r"use_cache=False|dynamic cache"):
             session.rollback([1, 0])
         with pytest.raises(CapabilityError, match="rollback is not possible"):
             session.feed(torch.tensor([[3, 4], [5, 0]]), [2, 1])

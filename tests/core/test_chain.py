@@ -1,0 +1,88 @@
+from typing import ClassVar
+
+import attrs
+import pytest
+import torch
+from decodekit import CallContext, History, Processor, StatefulProcessor, param
+from decodekit.chain import Chain
+from decodekit.distribution import Distribution
+
+
+@attrs.frozen
+class Add(Processor):
+    NAME: ClassVar[str] = "add"
+    add: float = param(0.0, neutral=0.0, help="What is added.")
+
+    def __call__(self, logits, history):
+        return logits + self.add
+
+
+@attrs.frozen
+class Times(Processor):
+    NAME: ClassVar[str] = "times"
+    times: float = param(1.0, neutral=1.0, help="The factor.")
+
+    def __call__(self, logits, history):
+        return logits * self.times
+
+
+@attrs.frozen
+class Count(StatefulProcessor[int]):
+    NAME: ClassVar[str] = "count"
+
+    def init(self, prompt):
+        return len(prompt)
+
+    def advance(self, state, token, logits):
+        return state + int(logits[token])
+
+    def process(self, logits, history, states):
+        return logits + torch.tensor(states, dtype=logits.dtype)[:, None]
+
+
+HISTORY = History.of([[1], [2, 3]])
+
+
+def test_the_order_is_the_users():
+    logits = torch.ones(2, 4)
+    first, _ = Chain([Add(2), Times(10)]).apply(logits, HISTORY, [(), ()])
+    second, _ = Chain([Times(10), Add(2)]).apply(logits, HISTORY, [(), ()])
+    assert first[0, 0] == 30
+    assert second[0, 0] == 12
+    assert str(Chain([Times(10), Add(2)])) == "times=10 > add=2"
+    assert str(Chain()) == "none"
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
+)
+def test_probabilities_are_never_below_float32(given, taken):
+    scores, _ = Chain().apply(torch.zeros(2, 4, dtype=given), HISTORY, [(), ()])
+    assert scores.dtype == taken
+
+
+def test_what_changes_nothing_is_dropped_once_and_keeps_nobody_waiting():
+    assert Chain([Add(0), Times(2), Times(1)]).bind(CallContext(vocab_size=4)).processors == (Times(2),)
+
+
+def test_states_are_values_in_the_order_of_the_chain():
+    chain = Chain([Count(), Add(1), Count()])
+    states = chain.init([7, 7])
+    assert states == (2, 2)
+    scores, outputs = chain.apply(torch.zeros(1, 4), History.of([[7, 7]]), [states])
+    assert scores[0, 0] == 5
+    later = chain.advance(states, 0, [output[0] for output in outputs])
+    assert later == (4, 7)
+    assert states == (2, 2)
+
+
+def test_a_distribution_normalises_and_names_its_argmax():
+    scores = torch.tensor([[0.0, 3.0, 3.0, -torch.inf]], dtype=torch.float64)
+    p = Distribution(scores, scores)
+    assert p.argmax().tolist() == [1]
+    assert p.probs.sum().item() == pytest.approx(1)
+    assert p.probs[0, 3] == 0
+    assert p.logprobs_of([[2]])[0][0] == pytest.approx(float(scores.log_softmax(-1)[0, 2]))
+    twice = p.select([0, 0])
+    assert twice.scores.shape == (2, 4)

@@ -1,0 +1,331 @@
+"""The same call to `decodekit.generate` and to ``model.generate``, compared field by field."""
+
+import copy
+
+import decodekit as dk
+import pytest
+import torch
+from decodekit.testing.models import CacheHashModel, MarkovModel, tiny_llama, tiny_mamba, tiny_mistral
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    NoBadWordsLogitsProcessor,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+)
+
+VOCAB = 32
+MODELS = {
+    "llama": tiny_llama(VOCAB, dtype=torch.float32),
+    "mistral": tiny_mistral(VOCAB, dtype=torch.float32),
+    "mamba": tiny_mamba(VOCAB),
+}
+
+
+def prompts_of(lengths, seed=0):
+    """Left-padded ids (pad 0, which no prompt holds) and their mask."""
+    generator = torch.Generator().manual_seed(seed)
+    width = max(lengths)
+    ids = torch.randint(3, VOCAB, (len(lengths), width), generator=generator)
+    mask = torch.tensor([[0] * (width - length) + [1] * length for length in lengths])
+    return {"input_ids": ids * mask, "attention_mask": mask}
+
+
+def both(model, seed=0, **arguments):
+    """Both outputs, after checking that the global generator ends in the same state."""
+    outputs, states = [], []
+    for generate in (model.generate, lambda **kw: dk.generate(model, **kw)):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            outputs.append(generate(**copy.deepcopy(arguments)))
+            states.append(torch.random.get_rng_state())
+    assert torch.equal(*states), "the global generator was consumed differently"
+    return outputs
+
+
+def assert_same(theirs, ours, width, eos=(2,)):
+    assert torch.equal(theirs.sequences, ours.sequences)
+    for name in ("scores", "logits"):
+        expected, got = getattr(theirs, name), getattr(ours, name)
+        assert (expected is None) == (got is None), name
+        if expected is None:
+            continue
+        assert len(expected) == len(got)
+        for step, (one, other) in enumerate(zip(expected, got, strict=True)):
+            assert one.dtype == other.dtype
+            ended = torch.isin(ours.sequences[:, width : width + step], torch.tensor(eos)).any(1)
+            torch.testing.assert_close(other[~ended], one[~ended], atol=1e-4, rtol=1e-4)
+
+
+SETTINGS = {
+    "greedy": {},
+    "greedy with repetition penalty": {"repetition_penalty": 1.4},
+    "greedy with a least length": {"min_new_tokens": 5, "eos_token_id": [2, 5, 9, 11]},
+    "greedy with a least total length": {"min_length": 9, "eos_token_id": [2, 5, 9, 11]},
+    "greedy, several EOS": {"eos_token_id": [2, 5, 9, 11, 14, 20, 21, 22]},
+    "greedy, static cache": {"cache_implementation": "static"},
+    "greedy, no cache": {"use_cache": False},
+    "sample": {"do_sample": True},
+    "sample, whole vocabulary": {"do_sample": True, "top_k": 0},
+    "sample, warm": {"do_sample": True, "temperature": 1.7, "top_k": 0},
+    "sample, nucleus": {"do_sample": True, "temperature": 0.7, "top_p": 0.8},
+    "sample, top-p 0": {"do_sample": True, "top_p": 0.0},
+    "sample, min-p": {"do_sample": True, "top_k": 0, "min_p": 0.1},
+    "sample, everything": {
+        "do_sample": True,
+        "temperature": 1.3,
+        "top_k": 20,
+        "top_p": 0.95,
+        "min_p": 0.02,
+        "repetition_penalty": 1.2,
+        "min_new_tokens": 3,
+    },
+    "sample, several sequences": {"do_sample": True, "num_return_sequences": 3},
+    "sample, several sequences and EOS": {
+        "do_sample": True,
+        "num_return_sequences": 2,
+        "eos_token_id": [2, 5, 9, 11, 14, 20, 21, 22],
+    },
+}
+
+
+@pytest.mark.parametrize("lengths", [(4,), (1,), (6, 2, 5)], ids=str)
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("model", MODELS)
+def test_the_same_tokens_scores_and_consumption(model, name, lengths):
+    arguments = SETTINGS[name]
+    if model == "mamba" and "cache" in name:
+        pytest.skip("transformers' Mamba has one kind of cache")
+    if model == "mamba" and len(lengths) > 1 and max(lengths) > 4:
+        lengths = (4, 4, 4)  # its convolution reads padding: transformers' own rows differ when padded
+    inputs = prompts_of(lengths)
+    theirs, ours = both(
+        MODELS[model],
+        max_new_tokens=12,
+        return_dict_in_generate=True,
+        output_scores=True,
+        output_logits=True,
+        **inputs,
+        **arguments,
+    )
+    eos = arguments.get("eos_token_id", [2])
+    assert_same(theirs, ours, inputs["input_ids"].shape[1], eos)
+
+
+@settings(max_examples=25)
+@given(
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4),
+    temperature=st.floats(0.2, 3),
+    top_k=st.integers(0, 40),
+    top_p=st.floats(0.01, 1),
+    penalty=st.floats(0.5, 2),
+    copies=st.integers(1, 3),
+    new=st.integers(1, 8),
+    seed=st.integers(0, 2**31),
+)
+def test_any_sampling_call(lengths, temperature, top_k, top_p, penalty, copies, new, seed):
+    theirs, ours = both(
+        MODELS["llama"],
+        seed,
+        **prompts_of(lengths, seed),
+        do_sample=True,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=penalty,
+        num_return_sequences=copies,
+        max_new_tokens=new,
+    )
+    assert torch.equal(theirs, ours)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_length": 11},
+        {"generation_config": GenerationConfig(max_new_tokens=7, do_sample=True, top_k=5)},
+        {"generation_config": GenerationConfig(max_new_tokens=7), "max_new_tokens": 3},
+        {"max_new_tokens": 6, "eos_token_id": None},
+        {"max_new_tokens": 6, "pad_token_id": 7},
+        {"max_new_tokens": 1},
+    ],
+    ids=str,
+)
+def test_lengths_and_configurations_have_the_same_priorities(arguments):
+    theirs, ours = both(MODELS["llama"], **prompts_of((5, 3)), **arguments)
+    assert torch.equal(theirs, ours)
+
+
+def test_the_default_length_is_theirs_with_their_warning():
+    inputs = prompts_of((4, 2))
+    with pytest.warns(UserWarning, match="max_length"):
+        theirs, ours = both(MODELS["llama"], **inputs)
+    assert torch.equal(theirs, ours)
+
+
+def test_the_models_own_configuration_counts():
+    model = tiny_llama(VOCAB, dtype=torch.float32)
+    model.generation_config = GenerationConfig(
+        do_sample=True, temperature=0.8, top_k=4, eos_token_id=[2, 9], pad_token_id=0, max_new_tokens=9
+    )
+    before = model.generation_config.to_dict()
+    theirs, ours = both(model, **prompts_of((4, 2)))
+    assert torch.equal(theirs, ours)
+    assert model.generation_config.to_dict() == before
+
+
+def test_no_input_starts_from_bos():
+    theirs, ours = both(MODELS["llama"], max_new_tokens=5)
+    assert torch.equal(theirs, ours)
+
+
+class Streamer:
+    def __init__(self):
+        self.seen, self.ends = [], 0
+
+    def put(self, value):
+        self.seen.append(value.tolist())
+
+    def end(self):
+        self.ends += 1
+
+
+@pytest.mark.parametrize("arguments", [{}, {"do_sample": True, "num_return_sequences": 2}], ids=str)
+def test_a_streamer_gets_the_same_calls(arguments):
+    seen = []
+    model = MODELS["llama"]
+    for generate in (model.generate, lambda **kw: dk.generate(model, **kw)):
+        streamer = Streamer()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            generate(**prompts_of((4, 2)), streamer=streamer, max_new_tokens=6, **arguments)
+        assert streamer.ends == 1
+        seen.append(streamer.seen)
+    assert seen[0] == seen[1]
+
+
+def test_their_processors_and_criteria_work_and_take_the_place_of_built_ones():
+    bad_words = NoBadWordsLogitsProcessor([[3], [4]], eos_token_id=2)
+    theirs, ours = both(
+        MODELS["llama"],
+        **prompts_of((4, 2)),
+        do_sample=True,
+        temperature=0.3,
+        max_new_tokens=50,
+        logits_processor=LogitsProcessorList([bad_words, TemperatureLogitsWarper(2.0)]),
+        stopping_criteria=StoppingCriteriaList([MaxLengthCriteria(max_length=12)]),
+    )
+    assert torch.equal(theirs, ours)
+
+
+def test_their_processors_see_every_row_in_its_place():
+    """A processor that treats rows by their index, while rows of other lengths leave the batch."""
+
+    def by_index(input_ids, scores):
+        assert len(input_ids) == 3
+        bias = torch.zeros_like(scores)
+        for row in range(3):
+            bias[row, 3 + row] = 8.0
+            bias[row, 2] = 3.0 * row
+        return scores + bias
+
+    theirs, ours = both(
+        MODELS["llama"],
+        **prompts_of((4, 2, 3)),
+        max_new_tokens=20,
+        do_sample=True,
+        logits_processor=[by_index],
+    )
+    assert torch.equal(theirs, ours)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        CacheHashModel(VOCAB, eos_token_id=2, pad_token_id=0),
+        MarkovModel.random(VOCAB, eos_token_id=2, pad_token_id=0),
+    ],
+)
+def test_the_models_made_for_testing_run_in_transformers_too(model):
+    theirs, ours = both(model, **prompts_of((4, 4)), max_new_tokens=8, do_sample=True)
+    assert torch.equal(theirs, ours)
+
+
+# Where transformers is wrong, decodekit is right; each of these shows both.
+
+
+def test_rows_that_end_by_a_criterion_are_padded():
+    """Without EOS transformers goes on writing into rows that a criterion has ended."""
+
+    def second_row_at_once(input_ids, scores):
+        assert len(input_ids) == 2
+        return torch.tensor([False, True])
+
+    inputs = prompts_of((4, 4))
+    arguments = {"max_new_tokens": 6, "eos_token_id": None, "pad_token_id": 0}
+    seen = dk.generate(MODELS["llama"], **inputs, **arguments, stopping_criteria=[second_row_at_once])
+    theirs = MODELS["llama"].generate(
+        **inputs, **arguments, stopping_criteria=StoppingCriteriaList([second_row_at_once])
+    )
+    assert torch.equal(seen[0], theirs[0])
+    assert seen[1, 4:].tolist() == [int(theirs[1, 4]), 0, 0, 0, 0, 0]
+    assert (theirs[1, 5:] != 0).any()
+
+
+def test_padding_does_not_change_a_row_in_float64():
+    model = tiny_llama(VOCAB)
+    inputs = prompts_of((7, 1, 4))
+    together = dk.generate(model, **inputs, max_new_tokens=10, return_dict_in_generate=True)
+    for row, length in enumerate((7, 1, 4)):
+        alone = dk.generate(
+            model,
+            input_ids=inputs["input_ids"][row : row + 1, 7 - length :],
+            max_new_tokens=10,
+            return_dict_in_generate=True,
+        )
+        count = alone.sequences.shape[1] - length
+        assert torch.equal(alone.sequences[0, length:], together.sequences[row, 7 : 7 + count])
+        torch.testing.assert_close(
+            alone.token_logprobs[0], together.token_logprobs[row, :count], rtol=0, atol=1e-9
+        )
+
+
+def test_a_mask_is_never_guessed():
+    ids = torch.tensor([[0, 0, 5, 6]])
+    with pytest.raises(
+        dk.ParameterError, match="attention_mask is missing and input_ids holds pad_token_id=0"
+    ):
+        dk.generate(MODELS["llama"], input_ids=ids, max_new_tokens=2)
+    tokens = dk.generate(
+        MODELS["llama"], input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=2
+    )
+    assert tokens.shape[1] <= 6
+
+
+def test_pad_may_be_eos():
+    model = tiny_llama(VOCAB, pad_token_id=2)
+    inputs = prompts_of((5, 2))
+    inputs["input_ids"] = inputs["input_ids"] + 2 * (1 - inputs["attention_mask"])
+    together = dk.generate(model, **inputs, max_new_tokens=6)
+    alone = dk.generate(model, input_ids=inputs["input_ids"][1:, 3:], max_new_tokens=6)
+    assert together[1, 5:].tolist()[: alone.shape[1] - 2] == alone[0, 2:].tolist()
+
+
+def test_right_padding_and_holes_are_what_the_mask_says():
+    model = tiny_llama(VOCAB)
+    left = dk.generate(
+        model,
+        input_ids=torch.tensor([[0, 0, 5, 6, 7]]),
+        attention_mask=torch.tensor([[0, 0, 1, 1, 1]]),
+        max_new_tokens=6,
+    )
+    holes = dk.generate(
+        model,
+        input_ids=torch.tensor([[5, 0, 6, 7, 0]]),
+        attention_mask=torch.tensor([[1, 0, 1, 1, 0]]),
+        max_new_tokens=6,
+    )
+    assert left[0, 5:].tolist() == holes[0, 5:].tolist()
