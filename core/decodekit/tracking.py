@@ -19,7 +19,8 @@ class TrackedSession:
         self.session = session
         self._hidden = hidden
         self._tentative: list[list[int]] = []
-        self._next: Forward | None = None
+        self._next: Forward | None = None  # after the committed tokens, of the rows that are known
+        self._known: list[bool] = []
 
     def forward(self, rows: Sequence[Row], drafts: Drafts, *, last: bool = False) -> Forward:
         """The outputs after the committed tokens and after each further token of the drafts.
@@ -41,31 +42,32 @@ class TrackedSession:
             for old, new in zip(self._tentative, drafts, strict=True)
         ]
         self._take_back(kept)
-        known = self._next is not None
-        pending = [
-            [] if known else row.since(length) for row, length in zip(rows, self.session.lengths, strict=True)
-        ]
+        held = zip(rows, self._known, self.session.lengths, strict=True)
+        pending = [[] if known else row.since(length) for row, known, length in held]
         blocks = [[*head, *draft[keep:]] for head, draft, keep in zip(pending, drafts, kept, strict=True)]
         output = self._feed(blocks)
         self._tentative = [list(draft) for draft in drafts]
+        if not all(self._known):
+            memo = self._columns(output, [[len(head)] for head in pending])
         ends = [len(block) for block in blocks]
-        if not known:
-            self._next = self._columns(output, [[len(head)] for head in pending])
-        if last:
-            return self._columns(output, [[end] for end in ends], known=known)
-        longest = max(len(draft) for draft in drafts)
+        longest = 0 if last else max(len(draft) for draft in drafts)
         spans = [
-            [min(len(head) + by, end) for by in range(longest + 1)]
+            [end] if last else [min(len(head) + by, end) for by in range(longest + 1)]
             for head, end in zip(pending, ends, strict=True)
         ]
-        return self._columns(output, spans, known=known)
+        wanted = self._columns(output, spans)
+        if not all(self._known):
+            self._next, self._known = memo, [True] * len(rows)
+        return wanted
 
     def prefill(self, rows: Sequence[Row]) -> None:
         """Feed the committed tokens of every row into the empty session."""
         blocks = [row.since(0) for row in rows]
         width = max(len(block) for block in blocks)
         tokens = torch.tensor([[0] * (width - len(block)) + block for block in blocks])
-        self._next = self.session.feed(tokens, [len(block) for block in blocks], keep=1, hidden=self._hidden)
+        counts = [len(block) for block in blocks]
+        self._next = self.session.feed(tokens, counts, keep=1, hidden=self._hidden)
+        self._known = [True] * len(rows)
         self._tentative = [[] for _ in rows]
 
     def _feed(self, blocks: list[list[int]]) -> Forward | None:
@@ -75,21 +77,18 @@ class TrackedSession:
         tokens = torch.tensor([block + [0] * (width - len(block)) for block in blocks])
         return self.session.feed(tokens, [len(block) for block in blocks], hidden=self._hidden)
 
-    def _columns(self, output: Forward | None, columns: list[list[int]], *, known: bool = False) -> Forward:
-        """Pick columns of each row, counted from 1; column 0 is the output after the committed tokens."""
-        width = output.logits.shape[1] if output else 0
-        if output is None or (known and not any(map(any, columns))):
-            assert self._next is not None
-            return self._next if len(columns[0]) == 1 else self._next.at(self._index(columns))
-        if all(column == list(range(1, width + 1)) for column in columns):
+    def _columns(self, output: Forward | None, columns: list[list[int]]) -> Forward:
+        """Pick columns of each row, counted from 1; column 0 is what is known after the committed tokens."""
+        if output is not None and all(column == [*range(1, output.logits.shape[1] + 1)] for column in columns):
             return output
-        if not known:
-            return output.at(self._index(columns) - 1)
-        assert self._next is not None
-        return Forward.join(self._next, output).at(self._index(columns))
-
-    def _index(self, columns: list[list[int]]) -> torch.Tensor:
-        return torch.tensor(columns, device=self.session.device)
+        index = torch.tensor(columns, device=self.session.device)
+        if output is None:
+            assert self._next is not None  # a row without anything to feed is a known one
+            return self._next.at(index)
+        if all(map(all, columns)):
+            return output.at(index - 1)
+        assert self._next is not None  # the same
+        return Forward.join(self._next, output).at(index)
 
     def _take_back(self, kept: Sequence[int]) -> None:
         self.session.rollback([len(old) - keep for old, keep in zip(self._tentative, kept, strict=True)])
@@ -106,7 +105,7 @@ class TrackedSession:
         )
         self.session.settle()
         self._tentative = [[] for _ in blocks]
-        self._next = None
+        self._known = [known and not block for known, block in zip(self._known, blocks, strict=True)]
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep the given rows, in that order, duplicates allowed."""
@@ -114,6 +113,7 @@ class TrackedSession:
             return
         self.session.select(rows)
         self._tentative = [list(self._tentative[row]) for row in rows]
+        self._known = [self._known[row] for row in rows]
         if self._next is not None:
             self._next = self._next.select(torch.tensor(list(rows), device=self.session.device))
 
