@@ -1,5 +1,7 @@
 """decodekit: a plugin-based decoding framework for Hugging Face models."""
 
+from decodekit.batch import Batch
+from decodekit.distribution import Distribution
 from decodekit.errors import (
     CapabilityError,
     DamagedCacheError,
@@ -14,23 +16,36 @@ from decodekit.errors import (
     UnknownNameError,
     UnsupportedArgumentError,
 )
+from decodekit.generate import generate
 from decodekit.history import History
 from decodekit.hookspecs import hookimpl
+from decodekit.load import load, model_bytes
+from decodekit.outputs import GenerateOutput, Stats
 from decodekit.params import param, params_of
 from decodekit.processor import CallContext, Laws, Processor, StatefulProcessor
 from decodekit.quant_backend import QuantBackend
+from decodekit.randomness import Purpose
+from decodekit.registry import processors, quant_backends, register, strategies
+from decodekit.row import Row
+from decodekit.session import Forward
 from decodekit.strategy import Capability, Strategy, StrategyLaws
+from decodekit.stream import FinishedEvent, ResultEvent, TokenEvent, stream
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
     "CallContext",
     "Capability",
     "CapabilityError",
     "DamagedCacheError",
     "DecodekitError",
+    "Distribution",
     "DuplicateNameError",
     "EmptySupportError",
+    "FinishedEvent",
+    "Forward",
+    "GenerateOutput",
     "History",
     "Laws",
     "MissingLibraryError",
@@ -39,14 +54,27 @@ __all__ = [
     "ParameterError",
     "PluginError",
     "Processor",
+    "Purpose",
     "QuantBackend",
+    "ResultEvent",
+    "Row",
     "StatefulProcessor",
+    "Stats",
     "Strategy",
     "StrategyLaws",
+    "TokenEvent",
     "UnknownNameError",
     "UnsupportedArgumentError",
     "__version__",
+    "generate",
     "hookimpl",
+    "load",
+    "model_bytes",
     "param",
     "params_of",
+    "processors",
+    "quant_backends",
+    "register",
+    "strategies",
+    "stream",
 ]

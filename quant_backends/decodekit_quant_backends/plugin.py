@@ -1,3 +1,16 @@
-"""Registers the quant backends of this package, as any third party's plugin would."""
+"""Registers the quantization backends of this package, as any third party's plugin would."""
 
-from decodekit import hookimpl
+from decodekit import QuantBackend, hookimpl
+
+from decodekit_quant_backends.bnb_fp4 import BnbFp4
+from decodekit_quant_backends.bnb_int8 import BnbInt8
+from decodekit_quant_backends.bnb_nf4 import BnbNf4
+from decodekit_quant_backends.none import NoQuantization
+
+__all__ = ["register_quant_backends"]
+
+
+@hookimpl
+def register_quant_backends() -> list[type[QuantBackend]]:
+    """The backends, in the order of their names."""
+    return [BnbFp4, BnbInt8, BnbNf4, NoQuantization]

