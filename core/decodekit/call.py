@@ -11,15 +11,7 @@ from transformers import GenerationConfig
 from decodekit.batch import Batch, Keep
 from decodekit.chain import Chain
 from decodekit.chain_config import check_lengths, configured, explicit, per_row_values, rows_of_chains
-from decodekit.choice import (
-    check_needs,
-    check_sampling,
-    choose_strategy,
-    refuse_not_yet,
-    refuse_unused,
-    samples,
-    take_own_parameters,
-)
+from decodekit.choice import asked_strategy, check_needs, default_strategy, refuse_not_yet, refuse_unused
 from decodekit.loop import decode
 from decodekit.outputs import GenerateOutput, Stats, assemble
 from decodekit.processor import CallContext
@@ -108,15 +100,12 @@ def prepare(
     per_row = per_row_values(values)
     if options.processors is not None:
         refuse_unused({**values, **per_row, "logits_processor": options.logits_processor or None})
-    own = take_own_parameters(options.strategy, values)
-    if samples(options.strategy):
-        values.setdefault("do_sample", True)  # or transformers warns that temperature has no effect
+    asked = asked_strategy(options.strategy, values)
     request = read_request(model, inputs, generation_config, values)
     refuse_not_yet(request.config)
     check_lengths(per_row, len(request.prompts))
     cold = _cold(request, per_row, options)
-    strategy = choose_strategy(options.strategy, own, request.config, request.mode, cold=all(cold))
-    check_sampling(strategy, values)
+    strategy = asked or default_strategy(request.config, request.mode, cold=all(cold))
     chains, rows = _chains_and_rows(request, per_row, strategy, options, cold)
     context = CallContext(
         vocab_size=model.config.get_text_config().vocab_size,

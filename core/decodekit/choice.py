@@ -12,14 +12,7 @@ from decodekit.registry import registry
 from decodekit.session import Session
 from decodekit.strategy import Strategy
 
-__all__ = [
-    "check_needs",
-    "choose_strategy",
-    "refuse_not_yet",
-    "refuse_unused",
-    "samples",
-    "take_own_parameters",
-]
+__all__ = ["asked_strategy", "check_needs", "default_strategy", "refuse_not_yet", "refuse_unused"]
 
 _MODES = {
     "greedy_search": "greedy",
@@ -45,66 +38,89 @@ _NOT_YET: dict[str, tuple[Any, ...]] = {
     "token_healing": (None, False),
 }
 """Fields of the configuration that this version refuses, with the values that ask for nothing."""
+_OF_STRATEGIES: dict[str, Any] = {
+    "assistant_early_exit": None,
+    "diversity_penalty": 0.0,
+    "dola_layers": None,
+    "early_stopping": False,
+    "length_penalty": 1.0,
+    "num_beam_groups": 1,
+    "num_beams": 1,
+    "penalty_alpha": None,
+    "prompt_lookup_num_tokens": None,
+    "use_mtp": False,
+}
+"""Fields that belong to one strategy or another, with the value that asks for nothing."""
 
 
-def take_own_parameters(strategy: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """The strategy's own parameters among the keywords; those that are no configuration field are removed."""
-    cls = _class_of(strategy)
-    if cls is None:
-        return {}
-    fields = GenerationConfig().to_dict().keys()
-    return {
-        name: values[name] if name in fields else values.pop(name)
-        for name in params_of(cls)
-        if name in values
-    }
-
-
-def samples(strategy: Any) -> bool:
-    """Whether the strategy that was asked for draws tokens."""
-    cls = _class_of(strategy) or type(strategy)
-    return bool(getattr(cls, "SAMPLES", False))
-
-
-def _class_of(strategy: Any) -> type | None:
-    """The class behind a name, a pair or a class; None for an instance, whose parameters are settled."""
-    what = strategy[0] if isinstance(strategy, (tuple, list)) and strategy else strategy
-    cls = registry().entry("strategies", what).cls if isinstance(what, str) else what
-    return cls if isinstance(cls, type) else None
-
-
-def choose_strategy(
-    strategy: Any, own: Mapping[str, Any], config: GenerationConfig, mode: str, *, cold: bool
-) -> Strategy:
-    """The strategy that was asked for, or the one that transformers would use.
+def asked_strategy(strategy: Any, values: dict[str, Any]) -> Strategy | None:
+    """The strategy that the caller named, or None.
 
     Args:
-        strategy: what the caller gave, or None.
-        own: the strategy's own parameters among the keywords.
+        strategy: a name, a pair ``(name, {parameter: value})``, a class or an instance.
+        values: the keywords; the strategy's own parameters are taken out, but for those that are
+            fields of the configuration as well.
+
+    Raises:
+        ParameterError: a keyword contradicts the strategy, or would have no effect on it.
+    """
+    if strategy is None:
+        return None
+    what, given = strategy if isinstance(strategy, (tuple, list)) and len(strategy) == 2 else (strategy, {})
+    cls = registry().entry("strategies", what).cls if isinstance(what, str) else what
+    spec = what
+    if isinstance(cls, type):
+        fields = GenerationConfig().to_dict().keys()
+        own = {
+            name: values[name] if name in fields else values.pop(name)
+            for name in params_of(cls)
+            if name in values
+        }
+        spec = (what, {**own, **given})
+    asked: Strategy = registry().resolve("strategies", spec)
+    _check_keywords(asked, values)
+    if asked.SAMPLES:
+        values.setdefault("do_sample", True)  # or transformers warns that temperature has no effect
+    return asked
+
+
+def _check_keywords(strategy: Strategy, values: Mapping[str, Any]) -> None:
+    if values.get("do_sample") is True and not strategy.SAMPLES:
+        message = (
+            f"do_sample=True and strategy={strategy.NAME!r} contradict each other, "
+            f"because {strategy.NAME} never samples: leave one of them out"
+        )
+        raise ParameterError(message)
+    takes = params_of(type(strategy))
+    for name, nothing in _OF_STRATEGIES.items():
+        if values.get(name) not in (None, nothing) and name not in takes:
+            message = (
+                f"{name}={values[name]!r} would have no effect: the strategy {strategy.NAME!r} has "
+                f"no such parameter (it has {', '.join(takes) or 'none'}): leave it out, or choose another"
+            )
+            raise ParameterError(message)
+
+
+def default_strategy(config: GenerationConfig, mode: str, *, cold: bool) -> Strategy:
+    """The strategy that transformers would use.
+
+    Args:
         config: the merged configuration.
         mode: transformers' mode for it.
         cold: every row has temperature 0.
 
     Raises:
         UnsupportedArgumentError: the configuration asks for a strategy that is not installed.
-        ParameterError: ``do_sample=True`` with a strategy that never samples.
     """
-    if strategy is None:
-        name = "greedy" if mode == "sample" and cold else _MODES.get(mode, mode)
-        try:
-            cls = registry().entry("strategies", name).cls
-        except UnknownNameError as error:
-            message = f"the configuration asks for {mode} ({_why(config)}), the strategy {name!r}: {error}"
-            raise UnsupportedArgumentError(message) from error
-        found = {
-            key: getattr(config, key) for key in params_of(cls) if getattr(config, key, None) is not None
-        }
-        chosen: Strategy = registry().resolve("strategies", (name, found))
-        return chosen
-    what, values = strategy if isinstance(strategy, (tuple, list)) else (strategy, {})
-    spec = (what, {**own, **values}) if isinstance(what, (str, type)) else what
-    given: Strategy = registry().resolve("strategies", spec)
-    return given
+    name = "greedy" if mode == "sample" and cold else _MODES.get(mode, mode)
+    try:
+        cls = registry().entry("strategies", name).cls
+    except UnknownNameError as error:
+        message = f"the configuration asks for {mode} ({_why(config)}), the strategy {name!r}: {error}"
+        raise UnsupportedArgumentError(message) from error
+    found = {key: getattr(config, key) for key in params_of(cls) if getattr(config, key, None) is not None}
+    chosen: Strategy = registry().resolve("strategies", (name, found))
+    return chosen
 
 
 def _why(config: GenerationConfig) -> str:
@@ -145,16 +161,6 @@ def refuse_unused(values: Mapping[str, Any]) -> None:
                 "put it into the list, at its place in the order, or leave processors out"
             )
             raise ParameterError(message)
-
-
-def check_sampling(strategy: Strategy, values: Mapping[str, Any]) -> None:
-    """Raise `ParameterError` when ``do_sample=True`` was said and the strategy never samples."""
-    if values.get("do_sample") is True and not strategy.SAMPLES:
-        message = (
-            f"do_sample=True and strategy={strategy.NAME!r} contradict each other, "
-            f"because {strategy.NAME} never samples: leave one of them out"
-        )
-        raise ParameterError(message)
 
 
 def check_needs(strategy: Strategy, session: Session) -> None:

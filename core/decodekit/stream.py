@@ -1,6 +1,6 @@
 """`stream`: the same as `generate`, as an iterator of events."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -70,7 +70,7 @@ def stream(
     seed: int | Sequence[int] | None = None,
     skip_special_tokens: bool = True,
     **kwargs: Any,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Decode, and say each token as soon as it is final.
 
     Everything is checked when this function is called; the model runs as the iterator is read, and stops
@@ -110,15 +110,16 @@ def _tokenize(tokenizer: Any, prompt: Prompt) -> dict[str, Tensor]:
         return {"input_ids": prompt if prompt.dim() > 1 else prompt[None]}
     if isinstance(prompt, str):
         return _keep_inputs(tokenizer(prompt, return_tensors="pt"))
-    if prompt and all(isinstance(item, str) for item in prompt):
-        return _keep_inputs(tokenizer(list(prompt), return_tensors="pt", padding=True, padding_side="left"))
-    if prompt and all(isinstance(item, Mapping) and {"role", "content"} <= item.keys() for item in prompt):
+    items = list(prompt) if isinstance(prompt, Sequence) else []
+    if items and all(isinstance(item, str) for item in items):
+        return _keep_inputs(tokenizer(items, return_tensors="pt", padding=True, padding_side="left"))
+    if items and all(isinstance(item, Mapping) and {"role", "content"} <= item.keys() for item in items):
         if not getattr(tokenizer, "chat_template", None):
             message = "prompt is a chat, and this tokenizer has no chat template: pass the prompt as one text"
             raise ParameterError(message)
         return _keep_inputs(
             tokenizer.apply_chat_template(
-                list(prompt), add_generation_prompt=True, return_dict=True, return_tensors="pt"
+                items, add_generation_prompt=True, return_dict=True, return_tensors="pt"
             )
         )
     message = (
@@ -132,7 +133,7 @@ def _keep_inputs(encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {"input_ids": encoded["input_ids"].long(), "attention_mask": encoded["attention_mask"]}
 
 
-def _events(call: Call, tokenizer: Any, skip_special_tokens: bool) -> Iterator[Event]:
+def _events(call: Call, tokenizer: Any, skip_special_tokens: bool) -> Generator[Event, None, None]:
     texts: dict[int, _Text] = {}
     said: dict[int, int] = {}
     ended: set[int] = set()

@@ -79,7 +79,9 @@ class TrackedSession:
 
     def _columns(self, output: Forward | None, columns: list[list[int]]) -> Forward:
         """Pick columns of each row, counted from 1; column 0 is what is known after the committed tokens."""
-        if output is not None and all(column == [*range(1, output.logits.shape[1] + 1)] for column in columns):
+        if output is not None and all(
+            column == [*range(1, output.logits.shape[1] + 1)] for column in columns
+        ):
             return output
         index = torch.tensor(columns, device=self.session.device)
         if output is None:

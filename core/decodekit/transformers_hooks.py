@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from decodekit.errors import ParameterError, UnsupportedArgumentError
+from decodekit.errors import ParameterError, UnsupportedArgumentError, nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,8 +63,12 @@ def read_request(
     own_max = _is_set(model, generation_config, kwargs, "max_length")
     own_min = _is_set(model, generation_config, kwargs, "min_length")
     config, model_kwargs = model._prepare_generation_config(generation_config, **kwargs)
+    if not isinstance(config.do_sample, bool):
+        message = f"do_sample={config.do_sample!r} is not allowed: do_sample must be True or False"
+        raise ParameterError(message)
     mode = str(config.get_generation_mode(None).value)
-    model._validate_model_kwargs(dict(model_kwargs))
+    model_kwargs = {name: value for name, value in model_kwargs.items() if not hasattr(config, name)}
+    _check_names(model, config, model_kwargs)
     input_ids, mask = _inputs(model, inputs, config, model_kwargs)
     config = model._prepare_generated_length(
         generation_config=config,
@@ -87,6 +91,24 @@ def read_request(
         eos_token_ids=tuple(eos.tolist()) if eos is not None else (),
         pad_token_id=int(pad) if pad is not None else 0,
     )
+
+
+def _check_names(model: "PreTrainedModel", config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
+    """Let transformers name the keywords that nobody knows, and add the nearest known ones."""
+    try:
+        model._validate_model_kwargs(dict(model_kwargs))
+    except ValueError as error:
+        known = [
+            *config.to_dict(),
+            "input_ids",
+            "attention_mask",
+            "strategy",
+            "processors",
+            "seed",
+            "tokenizer",
+        ]
+        message = f"{error}{''.join(nearest(name, known) for name in model_kwargs if name not in known)}"
+        raise ParameterError(message) from error
 
 
 def _is_set(
