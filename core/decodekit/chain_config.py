@@ -23,8 +23,8 @@ class Field:
 
     Attributes:
         name: the field, and the registry's name of the processor, whose first parameter has its value.
-        theirs: transformers' class for it, where one of that class that the caller passes takes its place;
-            transformers does so for what stands before the caller's own.
+        theirs: transformers' class for it; one of that class that the caller passes takes its place.
+            (transformers applies both where the field is a sampling one, a temperature twice.)
         off: the value that puts nothing there, beside None.
         sampling: only when tokens are drawn.
     """
@@ -51,16 +51,16 @@ FIELDS = (
     Field("suppress_tokens", "SuppressTokensLogitsProcessor"),
     Field("begin_suppress_tokens", "SuppressTokensAtBeginLogitsProcessor"),
     USER,
-    Field("temperature", off=(1,), sampling=True),
-    Field("top_h", sampling=True),
-    Field("top_k", off=(0,), sampling=True),
-    Field("top_p", off=(1,), sampling=True),
-    Field("min_p", off=(0,), sampling=True),
-    Field("typical_p", off=(1,), sampling=True),
-    Field("epsilon_cutoff", off=(0, 1), sampling=True),
-    Field("eta_cutoff", off=(0, 1), sampling=True),
+    Field("temperature", "TemperatureLogitsWarper", (1,), sampling=True),
+    Field("top_h", "TopHLogitsWarper", sampling=True),
+    Field("top_k", "TopKLogitsWarper", (0,), sampling=True),
+    Field("top_p", "TopPLogitsWarper", (1,), sampling=True),
+    Field("min_p", "MinPLogitsWarper", (0,), sampling=True),
+    Field("typical_p", "TypicalLogitsWarper", (1,), sampling=True),
+    Field("epsilon_cutoff", "EpsilonLogitsWarper", (0, 1), sampling=True),
+    Field("eta_cutoff", "EtaLogitsWarper", (0, 1), sampling=True),
     Field("watermarking_config"),
-    Field("renormalize_logits", off=(False,)),
+    Field("renormalize_logits", "LogitNormalization", (False,)),
 )
 PER_ROW = {
     *("temperature", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
@@ -112,21 +112,24 @@ def configured(
     Raises:
         UnsupportedArgumentError: a field is active and no installed plugin has its processor.
     """
+    values = {field: rows.get(field.name, [getattr(config, field.name, None)]) for field in FIELDS}
+    active = [
+        field
+        for field in FIELDS
+        if (sampling or not field.sampling) and any(not _is_inactive(field, value) for value in values[field])
+    ]
     own = [item if isinstance(item, Processor) else WrappedProcessor(item) for item in wrapped]
-    given = {item.describe(): item for item in own}
-    replaced = {field.theirs for field in FIELDS} & given.keys()
+    first = {item.describe(): item for item in reversed(own)}
+    taken = {field.theirs: first[field.theirs] for field in active if field.theirs in first}
     slots: list[Slot] = []
     for field in FIELDS:
-        values = rows.get(field.name, [getattr(config, field.name, None)])
         if field is USER:
-            slots += [item for item in own if item.describe() not in replaced]
-        elif (field.sampling and not sampling) or all(_is_inactive(field, value) for value in values):
-            continue
-        elif field.theirs in replaced:
-            slots.append(given[field.theirs])
-        else:
-            made = [None if _is_inactive(field, value) else _make(field, value) for value in values]
-            slots.append(made if field.name in rows else made[0])  # type: ignore[arg-type]  # active, so never None
+            slots += [item for item in own if item is not taken.get(item.describe())]
+        elif field in active and field.theirs in taken:
+            slots.append(taken[field.theirs])
+        elif field in active:
+            made = [None if _is_inactive(field, value) else _make(field, value) for value in values[field]]
+            slots.append(made if field.name in rows else made[0])  # type: ignore[arg-type]  # active: not None
     return slots
 
 

@@ -13,6 +13,7 @@ from transformers import (
     LogitsProcessorList,
     MaxLengthCriteria,
     NoBadWordsLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
     TemperatureLogitsWarper,
 )
@@ -207,18 +208,49 @@ def test_a_streamer_gets_the_same_calls(arguments):
     assert seen[0] == seen[1]
 
 
-def test_their_processors_and_criteria_work_and_take_the_place_of_built_ones():
-    bad_words = NoBadWordsLogitsProcessor([[3], [4]], eos_token_id=2)
+def test_a_temperature_of_the_callers_is_not_applied_twice():
+    """transformers applies its own as well."""
+    arguments = {**prompts_of((4, 2)), "do_sample": True, "top_k": 0, "max_new_tokens": 2}
+    arguments |= {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+    theirs, ours = both(
+        MODELS["llama"], **arguments, temperature=0.5, logits_processor=[TemperatureLogitsWarper(2.0)]
+    )
+    torch.testing.assert_close(ours.scores[0], ours.logits[0] / 2)
+    torch.testing.assert_close(theirs.scores[0], theirs.logits[0])
+    assert ours.stats.chains == ("TemperatureLogitsWarper",)
+
+
+THEIRS = {
+    "at its own place": (
+        [RepetitionPenaltyLogitsProcessor(1.8)],
+        {"repetition_penalty": 1.1, "min_new_tokens": 3},
+    ),
+    "of a field that is off": ([NoBadWordsLogitsProcessor([[3], [4]], eos_token_id=2)], {}),
+    "two of a class": (
+        [NoBadWordsLogitsProcessor([[3]], eos_token_id=2), NoBadWordsLogitsProcessor([[4]], eos_token_id=2)],
+        {"repetition_penalty": 1.1},
+    ),
+    "a callable": ([lambda input_ids, scores: scores * 0.5], {"min_new_tokens": 3}),
+}
+
+
+@pytest.mark.parametrize("case", THEIRS)
+@pytest.mark.parametrize("seed", range(3))
+def test_their_processors_and_criteria_work_and_take_the_place_of_built_ones(case, seed):
+    processors, arguments = THEIRS[case]
     theirs, ours = both(
         MODELS["llama"],
+        seed,
         **prompts_of((4, 2)),
         do_sample=True,
-        temperature=0.3,
         max_new_tokens=50,
-        logits_processor=LogitsProcessorList([bad_words, TemperatureLogitsWarper(2.0)]),
+        logits_processor=LogitsProcessorList(processors),
         stopping_criteria=StoppingCriteriaList([MaxLengthCriteria(max_length=12)]),
+        return_dict_in_generate=True,
+        output_scores=True,
+        **arguments,
     )
-    assert torch.equal(theirs, ours)
+    assert_same(theirs, ours, 4)
 
 
 def test_their_processors_see_every_row_in_its_place():

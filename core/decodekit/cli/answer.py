@@ -38,8 +38,12 @@ class Answer:
         return self.stats is None
 
     def figures(self) -> dict[str, Any]:
-        """The measured figures by name; those of an interrupted call are fewer."""
-        speed = len(self.tokens) / self.seconds if self.tokens else 0.0
+        """The measured figures by name; those of an interrupted call are fewer.
+
+        The speed is that of the tokens after the first, which waits for the prompt.
+        """
+        decoding = self.seconds - (self.first_token_seconds or 0.0)
+        speed = (len(self.tokens) - 1) / decoding if decoding else 0.0
         measured = {
             "new_tokens": len(self.tokens),
             "tokens_per_second": round(speed, 2),
