@@ -27,11 +27,15 @@ TARGET = "target"
 
 @attrs.frozen(kw_only=True)
 class Keep:
-    """What is kept of every committed token, for the result of the call."""
+    """What is kept of every committed token, for the result of the call.
+
+    With ``by_slot`` scores and logits are kept by `Batch.record` and not for each row.
+    """
 
     logprobs: bool = False
     scores: bool = False
     logits: bool = False
+    by_slot: bool = False
 
 
 class Batch:
@@ -43,6 +47,10 @@ class Batch:
     Attributes:
         rows: the live rows.
         finished: the rows that have ended, in the order in which they did.
+        stops: when rows end.
+        returns: how many rows of each prompt the caller wants.
+        slots: how many rows there were when the call began.
+        steps: what `record` kept, scores and logits [slots, V].
     """
 
     def __init__(
@@ -56,6 +64,7 @@ class Batch:
         keep: Keep = Keep(),  # frozen
         pad_token_id: int = 0,
         copies: int = 1,
+        returns: int = 1,
         hidden: bool = False,
     ) -> None:
         """Start with one row a prompt; nothing is computed yet.
@@ -69,21 +78,26 @@ class Batch:
             keep: what is kept of every committed token.
             pad_token_id: what stands left of shorter rows in a history.
             copies: rows a prompt; the prompt is fed once.
+            returns: rows a prompt in the result.
             hidden: whether forwards give hidden states.
         """
         self.rows: list[Row] = list(rows)
         self.finished: list[Row] = []
         self.stops = stops
+        self.steps: list[tuple[Tensor | None, Tensor | None]] = []
+        self.slots = len(rows) * copies
         self._chains = chains
         self._noise = noise
         self._keep = keep
+        self.returns = returns
         self._copies = copies
         self._hidden = hidden
         self._sessions = {TARGET: TrackedSession(session, hidden=hidden)}
         prompts = [row.prompt_tokens for row in rows]
         self._ledger = Ledger(prompts, pad_token_id, stops.max_new_tokens, session.device)
         self._lanes = {row.prompt: row.lane + 1 for row in rows}
-        self._blocks: list[list[int]] = [[] for _ in rows]
+        self._blocks: list[list[int]] = [[] for _ in rows]  # of this step
+        self._committed = False
 
     # What a strategy asks
 
@@ -143,6 +157,20 @@ class Batch:
             tokens = torch.where(torch.tensor(greedy, device=tokens.device), scores.argmax(-1), tokens)
         return tokens
 
+    def exponential(self, vocab_size: int, purpose: Purpose = Purpose.TOKEN) -> Tensor:
+        """Exp(1) noise [B, V] for every row's next position: the token of the largest p / noise is a draw.
+
+        The n largest of them are n draws without replacement (Efraimidis and Spirakis 2006; Kool et al.
+        2019, arXiv:1903.06059).
+        """
+        like = self._ledger.history.tokens
+        return self._noise.exponential(self.rows, self._positions(0, like), vocab_size, purpose)
+
+    def ends(self, rows: Sequence[int], tokens: Sequence[int]) -> list[str | None]:
+        """Why each of the rows would end if it committed the token; None where it would not."""
+        blocks = [[token] for token in tokens]
+        return [reason for _, reason in self.stops.cuts([self.rows[row] for row in rows], blocks)]
+
     def uniform(self, purpose: Purpose, offset: int = 0) -> Tensor:
         """A uniform number in (0, 1) for every row, float64 [B], at the position ``offset`` further on."""
         return self._noise.uniform(self.rows, self._positions(offset, self._ledger.history.tokens), purpose)
@@ -156,20 +184,27 @@ class Batch:
         """Add a session of another model with the same vocabulary; `forward` feeds it on demand."""
         self._sessions[name] = TrackedSession(Session(model), hidden=self._hidden)
 
-    def commit(self, tokens: Tensor | Drafts, dist: Distribution) -> None:
+    def commit(
+        self, tokens: Tensor | Drafts, dist: Distribution, *, reasons: Sequence[str | None] | None = None
+    ) -> None:
         """Hand over each row's next tokens, once a step; they are trimmed where the row ends.
 
         Args:
             tokens: int64 [B], [B, n], or a list of one block a row; blocks may be ragged or empty.
             dist: what they were chosen from: token ``j`` from column ``j``.
+            reasons: what `ends` said of them, so that criteria are not asked twice.
 
         Raises:
             PluginError: the blocks do not fit the rows or ``dist``.
         """
         blocks = _as_blocks(tokens)
         self._check(blocks, dist)
-        cuts = self.stops.cuts(self.rows, blocks, self.finished)
+        if reasons is None:
+            cuts = self.stops.cuts(self.rows, blocks, self.finished)
+        else:
+            cuts = list(zip(blocks, reasons, strict=True))
         self._blocks = [block for block, _ in cuts]
+        self._committed = any(self._blocks)
         self._record(self._blocks, dist)
         for row, (block, reason) in zip(self.rows, cuts, strict=True):
             row.tokens += block
@@ -178,7 +213,7 @@ class Batch:
 
     def _check(self, blocks: list[list[int]], dist: Distribution) -> None:
         columns = 1 if dist.scores.dim() == 2 else dist.scores.shape[1]
-        if len(blocks) != len(self.rows) or max(map(len, blocks)) > columns or any(self._blocks):
+        if len(blocks) != len(self.rows) or max(map(len, blocks)) > columns or self._committed:
             message = (
                 f"commit got {len(blocks)} blocks (the longest has {max(map(len, blocks))} tokens) for "
                 f"{len(self.rows)} rows and {columns} columns of the distribution; "
@@ -193,9 +228,9 @@ class Batch:
         for position, (row, block) in enumerate(zip(self.rows, blocks, strict=True)):
             for column, token in enumerate(block):
                 logits, scores = dist.column(position, column)
-                if self._keep.logits:
+                if self._keep.logits and not self._keep.by_slot:
                     row.logits.append(logits)
-                if self._keep.scores:
+                if self._keep.scores and not self._keep.by_slot:
                     row.scores.append(scores)
                 if row.states:
                     memory = dist.memories[position][column]
@@ -207,6 +242,9 @@ class Batch:
         A row that is named more than once forks: the copies have its past, and random streams of their own.
         """
         index = torch.as_tensor(rows).tolist()
+        if not index:  # nothing will be asked of the caches any more
+            self.rows, self._blocks = [], []
+            return
         taken: set[int] = set()
         chosen: list[Row] = []
         for position in index:
@@ -219,6 +257,26 @@ class Batch:
         self._blocks = [self._blocks[position] for position in index]
         for session in self._sessions.values():
             session.select(index)
+
+    def keep(self, rows: Sequence[Row]) -> None:
+        """In `finish`: these finished rows are the result, in this order; the others are dropped."""
+        for rank, row in enumerate(rows):
+            row.rank = rank
+        self.finished = list(rows)
+
+    def record(self, dist: Distribution, logits: Tensor) -> None:
+        """Keep a step's scores and raw logits [B, V] by slot, as transformers does for beams."""
+        self.steps.append(
+            (
+                self._by_slot(dist.scores) if self._keep.scores else None,
+                self._by_slot(logits) if self._keep.logits else None,
+            )
+        )
+
+    def _by_slot(self, values: Tensor) -> Tensor:
+        whole = values.new_full((self.slots, values.shape[-1]), -torch.inf)
+        whole[[row.slot for row in self.rows]] = values
+        return whole
 
     def _fork(self, row: Row) -> Row:
         twin = row.fork()
@@ -234,17 +292,17 @@ class Batch:
         self._sessions[TARGET].prefill(self.rows)
         for row in self.rows:
             row.states = self._chains[row.chain].init(row.prompt_tokens)
-        self._expand()
+        self._expand(self._copies)
 
-    def _expand(self) -> None:
-        if self._copies > 1:
-            self.select([position for position in range(len(self.rows)) for _ in range(self._copies)])
+    def _expand(self, copies: int) -> None:
+        if copies > 1:
+            self.select([position for position in range(len(self.rows)) for _ in range(copies)])
         for slot, row in enumerate(self.rows):
             row.slot = slot
 
     def end(self, reason: str) -> None:
         """End every row without asking the model."""
-        self._expand()
+        self._expand(self.returns)
         for row in self.rows:
             row.finish_reason = reason
         self.finished, self.rows = self.rows, []
@@ -255,9 +313,12 @@ class Batch:
         Raises:
             PluginError: the strategy committed nothing, so that it would never end.
         """
-        if not any(self._blocks):
+        if not self._committed:
             message = "the strategy's step committed no token; call batch.commit once a step"
             raise PluginError(message)
+        self._committed = False
+        if not self.rows:
+            return
         for session in self._sessions.values():
             session.committed(self._blocks)
         self._blocks = [[] for _ in self.rows]

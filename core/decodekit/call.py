@@ -1,5 +1,6 @@
 """A call of generate: everything is resolved once, before the first forward pass (laws 8 and 9)."""
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from decodekit.chain import Chain
 from decodekit.chain_config import check_lengths, configured, explicit, per_row_values, rows_of_chains
 from decodekit.choice import asked_strategy, check_needs, default_strategy, refuse_not_yet, refuse_unused
 from decodekit.loop import decode
-from decodekit.outputs import GenerateOutput, Stats, assemble
+from decodekit.outputs import GenerateBeamOutput, GenerateOutput, Stats, as_beams, assemble
 from decodekit.processor import CallContext
 from decodekit.randomness import GlobalNoise, SeededNoise, prompt_seeds
 from decodekit.row import Row
@@ -41,6 +42,15 @@ class Options:
     keep_logprobs: bool = False
 
 
+@attrs.frozen
+class Final:
+    """Tokens that can't change, their log-probabilities (when kept), and why they are all; else None."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    reason: str | None
+
+
 @attrs.define(eq=False, kw_only=True)
 class Call:
     """One call, ready to run: `steps` runs it, `result` says what came out so far."""
@@ -53,24 +63,29 @@ class Call:
     _started: float = 0.0
     _fed: float = 0.0
     _stopped: float = 0.0
+    _ended: bool = False
 
     def steps(self) -> Iterator[None]:
         """Run; yields after the prompts were fed, and after every step."""
         if self.request.max_new_tokens == 0:
             self.batch.end("length")
+            self._ended = True
             return
         self._started = time.perf_counter()
         for _ in decode(self.batch, self.strategy):
             self._stopped = time.perf_counter()
             self._fed = self._fed or self._stopped
             yield
+        self._ended = True
 
     @property
     def rows(self) -> list[Row]:
         """Every row, in the order of the result."""
-        return sorted([*self.batch.rows, *self.batch.finished], key=lambda row: (row.prompt, row.lane))
+        return sorted(
+            [*self.batch.rows, *self.batch.finished], key=lambda row: (row.prompt, row.rank, row.lane)
+        )
 
-    def result(self) -> GenerateOutput:
+    def result(self) -> GenerateOutput | GenerateBeamOutput:
         """What was generated so far."""
         request, rows = self.request, self.rows
         stats = Stats(
@@ -82,7 +97,23 @@ class Call:
             decode_seconds=self._stopped - self._fed,
             **self.batch.stats(),
         )
-        return assemble(request.input_ids, rows, request.pad_token_id, self.keep, stats)
+        output = assemble(request.input_ids, rows, request.pad_token_id, self.keep, stats)
+        return as_beams(output, rows, self.batch.steps, self.keep) if self.strategy.SEARCHES else output
+
+    def final(self) -> list[Final]:
+        """What can't change any more of each row of the result.
+
+        While a search goes on, these are the tokens on which all rows of a prompt agree.
+        """
+        if self._ended or not self.strategy.SEARCHES:
+            return [Final(row.tokens, row.logprobs, row.finish_reason) for row in self.rows]
+        agreed: dict[int, Final] = {}
+        for row in self.rows:
+            known = agreed.get(row.prompt)
+            pairs = zip(known.tokens, row.tokens, strict=False) if known else ()
+            count = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+            agreed[row.prompt] = Final(row.tokens[:count] if known else row.tokens, row.logprobs, None)
+        return [agreed[prompt] for prompt in sorted(agreed) for _ in range(self.batch.returns)]
 
 
 def prepare(
@@ -111,10 +142,10 @@ def prepare(
         vocab_size=model.config.get_text_config().vocab_size,
         eos_token_ids=request.eos_token_ids,
         tokenizer=options.tokenizer,
-        batch_size=len(rows) * (request.config.num_return_sequences or 1),
+        batch_size=len(rows) * strategy.rows_per_prompt(request.config.num_return_sequences or 1),
     )
     chains = [chain.bind(context) for chain in chains]
-    keep = _keep(request.config, options)
+    keep = _keep(request.config, options, strategy)
     batch = _batch(model, request, strategy, options, chains, rows, keep)
     return Call(request=request, strategy=strategy, chains=chains, batch=batch, keep=keep)
 
@@ -138,11 +169,12 @@ def _chains_and_rows(
 ) -> tuple[list[Chain], list[Row]]:
     """The distinct chains, and a row for each prompt."""
     count = len(request.prompts)
+    least = 1 + max(1, len(request.eos_token_ids)) if strategy.SEARCHES else 1
     if options.processors is not None:
         slots = explicit(options.processors, count)
     else:
         slots = configured(
-            request.config, per_row, sampling=strategy.SAMPLES, wrapped=options.logits_processor
+            request.config, per_row, sampling=strategy.samples, least=least, wrapped=options.logits_processor
         )
     chains, numbers = rows_of_chains(slots, count)
     seeds = prompt_seeds(options.seed, count) if options.seed is not None else [0] * count
@@ -160,12 +192,13 @@ def _chains_and_rows(
     return chains, rows
 
 
-def _keep(config: GenerationConfig, options: Options) -> Keep:
+def _keep(config: GenerationConfig, options: Options, strategy: Strategy) -> Keep:
     asked = bool(config.return_dict_in_generate)
     return Keep(
         logprobs=asked or options.keep_logprobs,
         scores=asked and bool(config.output_scores),
         logits=asked and bool(config.output_logits),
+        by_slot=strategy.SEARCHES,
     )
 
 
@@ -179,7 +212,8 @@ def _batch(
     keep: Keep,
 ) -> Batch:
     config = request.config
-    copies = config.num_return_sequences or 1
+    returns = config.num_return_sequences or 1
+    copies = strategy.rows_per_prompt(returns)
     session = Session(
         model,
         cache="none" if config.use_cache is False else config.cache_implementation or "dynamic",
@@ -195,5 +229,6 @@ def _batch(
         keep=keep,
         pad_token_id=request.pad_token_id,
         copies=copies,
+        returns=returns,
         hidden=Capability.HIDDEN_STATES in strategy.NEEDS,
     )

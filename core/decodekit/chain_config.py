@@ -98,6 +98,7 @@ def configured(
     rows: Mapping[str, Sequence[Any]],
     *,
     sampling: bool,
+    least: int = 1,
     wrapped: Sequence[Any] = (),
 ) -> list[Slot]:
     """The places of the chain that a configuration asks for.
@@ -106,6 +107,7 @@ def configured(
         config: the merged configuration.
         rows: values for each prompt, which beat the configuration's.
         sampling: whether the strategy draws tokens.
+        least: tokens that every truncation must leave; a search needs one that is not EOS.
         wrapped: the caller's transformers processors; they stand before the sampling fields, and one of
             a class that the configuration brings as well takes its place.
 
@@ -128,7 +130,9 @@ def configured(
         elif field in active and field.theirs in taken:
             slots.append(taken[field.theirs])
         elif field in active:
-            made = [None if _is_inactive(field, value) else _make(field, value) for value in values[field]]
+            made = [
+                None if _is_inactive(field, value) else _make(field, value, least) for value in values[field]
+            ]
             slots.append(made if field.name in rows else made[0])  # type: ignore[arg-type]  # active: not None
     return slots
 
@@ -139,13 +143,17 @@ def _is_inactive(field: Field, value: Any) -> bool:
     return value is None or any(value == nothing for nothing in field.off)
 
 
-def _make(field: Field, value: Any) -> Processor:
+def _make(field: Field, value: Any, least: int) -> Processor:
     try:
         cls = registry().entry("processors", field.name).cls
     except UnknownNameError as error:
         message = f"{field.name}={value!r} needs the processor {field.name!r}: {error}"
         raise UnsupportedArgumentError(message) from error
-    made: Processor = registry().resolve("processors", (field.name, {next(iter(params_of(cls))): value}))
+    first, *others = params_of(cls)
+    if field.name == "top_k":
+        value = max(value, least)
+    given = {first: value} | ({"min_tokens_to_keep": least} if "min_tokens_to_keep" in others else {})
+    made: Processor = registry().resolve("processors", (field.name, given))
     return made
 
 

@@ -79,13 +79,15 @@ def asked_strategy(strategy: Any, values: dict[str, Any]) -> Strategy | None:
         spec = (what, {**own, **given})
     asked: Strategy = registry().resolve("strategies", spec)
     _check_keywords(asked, values)
-    if asked.SAMPLES:
+    if isinstance(cls, type):
+        values |= {name: getattr(asked, name) for name in params_of(cls) if name in fields}
+    if asked.samples:
         values.setdefault("do_sample", True)  # or transformers warns that temperature has no effect
     return asked
 
 
 def _check_keywords(strategy: Strategy, values: Mapping[str, Any]) -> None:
-    if values.get("do_sample") is True and not strategy.SAMPLES:
+    if values.get("do_sample") is True and not strategy.samples:
         message = (
             f"do_sample=True and strategy={strategy.NAME!r} contradict each other, "
             f"because {strategy.NAME} never samples: leave one of them out"
@@ -129,6 +131,8 @@ def _why(config: GenerationConfig) -> str:
         "num_beam_groups",
         "penalty_alpha",
         "dola_layers",
+        "constraints",
+        "force_words_ids",
         "prompt_lookup_num_tokens",
         "use_mtp",
     )

@@ -124,9 +124,10 @@ def _streaming(streamer: Any, call: Call) -> Iterator[Callable[[], None]]:
 
     def put() -> None:
         nonlocal shown
-        rows = call.rows
+        rows = call.final()
         ready = min(
-            (len(row.tokens) for row in call.batch.rows), default=max(len(row.tokens) for row in rows)
+            (len(row.tokens) for row in rows if row.reason is None),
+            default=max(len(row.tokens) for row in rows),
         )
         for step in range(shown, ready):
             streamer.put(torch.tensor([_token(row.tokens, step, call.request.pad_token_id) for row in rows]))

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import attrs
 import torch
 from torch import Tensor
-from transformers.generation import GenerateDecoderOnlyOutput
+from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 
 from decodekit.batch import Keep
 from decodekit.row import Row
 
-__all__ = ["GenerateOutput", "Stats", "assemble"]
+__all__ = ["GenerateBeamOutput", "GenerateOutput", "Stats", "as_beams", "assemble"]
 
 
 @attrs.frozen(kw_only=True)
@@ -47,13 +47,57 @@ class GenerateOutput(GenerateDecoderOnlyOutput):  # type: ignore[misc]  # transf
     Attributes:
         token_logprobs: float64 [B, N], log-probability of each generated token under the processed
             distribution that it was chosen from; 0 after the end of a row.
-        finish_reasons: why each row ended: "eos", "length", "stop_string", "time" or "criterion".
+        finish_reasons: why each row ended: "eos", "length", "stop_string", "time" or "criterion";
+            "exhausted" where a search found fewer sequences than were asked for.
         stats: `Stats` of the call.
     """
 
     token_logprobs: Tensor | None = None
     finish_reasons: tuple[str, ...] | None = None
     stats: Stats | None = None
+
+
+@dataclass
+class GenerateBeamOutput(GenerateBeamDecoderOnlyOutput):  # type: ignore[misc]  # transformers is not typed
+    """transformers' output of a search, with what `GenerateOutput` adds."""
+
+    token_logprobs: Tensor | None = None
+    finish_reasons: tuple[str, ...] | None = None
+    stats: Stats | None = None
+
+
+def as_beams(
+    output: GenerateOutput,
+    rows: Sequence[Row],
+    steps: Sequence[tuple[Tensor | None, Tensor | None]],
+    keep: Keep,
+) -> GenerateBeamOutput:
+    """The output of a search in transformers' form: scores by step and slot, and whence each token came.
+
+    Args:
+        output: of `assemble`.
+        rows: of the result, in its order.
+        steps: scores and logits [slots, V] of each step.
+        keep: what was kept.
+    """
+    longest = max((len(row.parents) for row in rows), default=0)
+    parents = [row.parents + [-1] * (longest - len(row.parents)) for row in rows]
+    scores = tuple(_float(scores) for scores, _ in steps if scores is not None)
+    logits = tuple(_float(logits) for _, logits in steps if logits is not None)
+    return GenerateBeamOutput(
+        sequences=output.sequences,
+        sequences_scores=torch.tensor([row.score for row in rows]) if keep.scores else None,
+        scores=scores if keep.scores else None,
+        logits=logits if keep.logits else None,
+        beam_indices=torch.tensor(parents, dtype=torch.int32).view(len(rows), longest),
+        token_logprobs=output.token_logprobs,
+        finish_reasons=output.finish_reasons,
+        stats=output.stats,
+    )
+
+
+def _float(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def assemble(
@@ -78,9 +122,9 @@ def assemble(
     if keep.logprobs:
         padded = [row.logprobs + [0.0] * (longest - len(row.logprobs)) for row in rows]
         output.token_logprobs = torch.tensor(padded, dtype=torch.float64).view(len(rows), longest)
-    if keep.scores:
+    if keep.scores and not keep.by_slot:
         output.scores = _steps([row.scores for row in rows], longest, pad_token_id)
-    if keep.logits:
+    if keep.logits and not keep.by_slot:
         output.logits = _steps([row.logits for row in rows], longest, pad_token_id)
     return output
 
@@ -93,5 +137,5 @@ def _steps(kept: list[list[Tensor]], longest: int, pad_token_id: int) -> tuple[T
         certain = torch.full_like(like, -torch.inf)
         certain[min(pad_token_id, len(certain) - 1)] = 0.0
         step_rows = torch.stack([row[step] if len(row) > step else certain for row in kept])
-        steps.append(step_rows if step_rows.dtype == torch.float64 else step_rows.float())
+        steps.append(_float(step_rows))
     return tuple(steps)

@@ -1,5 +1,6 @@
 """One sequence of a call: all that belongs to it and moves with it."""
 
+import math
 from typing import Any
 
 import attrs
@@ -22,6 +23,9 @@ class Row:
         prompt_tokens: its prompt, without padding.
         tokens: what was generated and committed.
         logprobs: log-probability of each of ``tokens`` under the processed distribution, when kept.
+        rank: its place among the rows that its prompt returns; ties go by lane.
+        score: what a search ranks it by.
+        parents: for each of ``tokens`` the slot that the row had before, when a search notes it.
         states: one state for each stateful processor of its chain.
         memo: the strategy's own values; copied (shallowly) when the row forks.
         finish_reason: why it ended; None while it lives.
@@ -38,6 +42,9 @@ class Row:
     prompt_tokens: list[int] = attrs.field(factory=list)
     tokens: list[int] = attrs.field(factory=list)
     logprobs: list[float] = attrs.field(factory=list)
+    rank: int = 0
+    score: float = 0.0
+    parents: list[int] = attrs.field(factory=list)
     states: tuple[Any, ...] = ()
     memo: dict[str, Any] = attrs.field(factory=dict)
     finish_reason: str | None = None
@@ -52,9 +59,20 @@ class Row:
             self,
             tokens=[*self.tokens],
             logprobs=[*self.logprobs],
+            parents=[*self.parents],
             memo={**self.memo},
             scores=[*self.scores],
             logits=[*self.logits],
+        )
+
+    def blank(self, reason: str) -> "Row":
+        """A row of the same prompt that has generated nothing, and why."""
+        return Row(
+            prompt=self.prompt,
+            slot=self.slot,
+            prompt_tokens=self.prompt_tokens,
+            score=-math.inf,
+            finish_reason=reason,
         )
 
     def since(self, start: int) -> list[int]:

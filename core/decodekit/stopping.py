@@ -122,28 +122,30 @@ class StopRules:
         for count in range(1, max(len(block) for block, _ in cuts) + 1) if self.criteria else ():
             heads = [block[:count] for block, _ in cuts]
             done = self._judged(rows, heads, ended)
-            for place, (row, (block, reason)) in enumerate(zip(rows, cuts, strict=True)):
-                if done[row.slot] and len(block) >= count and not (reason and len(block) == count):
+            for place, (block, reason) in enumerate(cuts):
+                if done[place] and len(block) >= count and not (reason and len(block) == count):
                     cuts[place] = (block[:count], "criterion")
         return cuts
 
     def _judged(
         self, rows: "Sequence[Row]", heads: Sequence[list[int]], ended: "Sequence[Row]"
-    ) -> dict[int, bool]:
-        """What the criteria say of each row, by its slot."""
+    ) -> list[bool]:
+        """What the criteria say of each of the rows; they see them in the order of their slots."""
         pad = self.pad_token_id
         prompts = max([self.prompt_width, *(len(row.prompt_tokens) for row in [*rows, *ended])])
         width = prompts + max(len(row.tokens) + len(head) for row, head in zip(rows, heads, strict=True))
-        lines = {}
+        lines = []
         for row, head in zip(rows, heads, strict=True):
             line = [*row.since(0), *head]
-            lines[row.slot] = [pad] * (width - len(line)) + line
+            lines.append([pad] * (width - len(line)) + line)
         for row in ended:
             line = [pad] * (prompts - len(row.prompt_tokens)) + row.since(0)
-            lines[row.slot] = line + [pad] * (width - len(line))
-        slots = sorted(lines)
-        input_ids = torch.tensor([lines[slot] for slot in slots], device=self.device)
-        done = torch.zeros(len(slots), dtype=torch.bool)
+            lines.append(line + [pad] * (width - len(line)))
+        slots = [row.slot for row in [*rows, *ended]]
+        order = sorted(range(len(slots)), key=slots.__getitem__)
+        input_ids = torch.tensor([lines[place] for place in order], device=self.device)
+        done = torch.zeros(len(order), dtype=torch.bool)
         for criterion in self.criteria:
             done |= torch.as_tensor(criterion(input_ids, None)).cpu()
-        return dict(zip(slots, done.tolist(), strict=True))
+        answers = dict(zip(order, done.tolist(), strict=True))
+        return [answers[place] for place in range(len(rows))]

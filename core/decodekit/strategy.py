@@ -57,6 +57,17 @@ class Strategy:
     LAWS: ClassVar[StrategyLaws] = StrategyLaws()
     SAMPLES: ClassVar[bool] = False
     """Whether it draws tokens, so that temperature and the truncations of the configuration apply."""
+    SEARCHES: ClassVar[bool] = False
+    """Whether the rows of a prompt are alternatives, of which `finish` keeps the best with `Batch.keep`."""
+
+    @property
+    def samples(self) -> bool:
+        """`SAMPLES`, unless a parameter decides."""
+        return self.SAMPLES
+
+    def rows_per_prompt(self, num_return_sequences: int) -> int:
+        """How many rows a prompt has at once; by default as many as are returned."""
+        return num_return_sequences
 
     def start(self, batch: "Batch") -> None:
         """Prepare, once, after the prompts are in the session; by default nothing."""

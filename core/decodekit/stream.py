@@ -135,21 +135,23 @@ def _keep_inputs(encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _events(call: Call, tokenizer: Any, skip_special_tokens: bool) -> Generator[Event, None, None]:
     texts: dict[int, _Text] = {}
-    said: dict[int, int] = {}
-    ended: set[int] = set()
     for _ in call.steps():
-        for place, row in enumerate(call.rows):
-            text = texts.setdefault(place, _Text(tokenizer, skip_special_tokens))
-            for step in range(said.get(place, 0), len(row.tokens)):
-                yield TokenEvent(place, row.tokens[step], text.add(row.tokens[step]), row.logprobs[step])
-            said[place] = len(row.tokens)
-            if row.finish_reason and place not in ended:
-                ended.add(place)
-                yield FinishedEvent(place, row.finish_reason, text.rest())
-    for place, row in enumerate(call.rows):
-        if place not in ended:
-            yield FinishedEvent(place, row.finish_reason or "", "")
+        yield from _news(call, tokenizer, skip_special_tokens, texts)
+    yield from _news(call, tokenizer, skip_special_tokens, texts)
     yield ResultEvent(call.result())
+
+
+def _news(
+    call: Call, tokenizer: Any, skip_special_tokens: bool, texts: "dict[int, _Text]"
+) -> Generator[Event, None, None]:
+    """What has become final since the last time."""
+    for place, row in enumerate(call.final()):
+        text = texts.setdefault(place, _Text(tokenizer, skip_special_tokens))
+        for step in range(text.count, len(row.tokens)):
+            yield TokenEvent(place, row.tokens[step], text.add(row.tokens[step]), row.logprobs[step])
+        if row.reason and not text.ended:
+            text.ended = True
+            yield FinishedEvent(place, row.reason, text.rest())
 
 
 class _Text:
@@ -161,6 +163,12 @@ class _Text:
         self._ids: list[int] = []
         self._start = 0  # the window that is decoded again starts here, before the last whole piece
         self._said = 0
+        self.ended = False
+
+    @property
+    def count(self) -> int:
+        """How many tokens were added."""
+        return len(self._ids)
 
     def add(self, token: int) -> str:
         """The text that the token adds."""

@@ -280,7 +280,11 @@ def test_what_the_models_cache_cannot_do_is_refused_before_any_forward():
 
 
 REFUSED = {
-    "num_beams=4": ({"num_beams": 4}, dk.UnsupportedArgumentError, "beam_search.*num_beams=4.*'beam'"),
+    "groups": (
+        {"num_beams": 4, "num_beam_groups": 2},
+        dk.UnsupportedArgumentError,
+        "group_beam_search.*num_beams=4.*'diverse_beam'",
+    ),
     "assistant": (
         {"assistant_model": MODEL},
         dk.UnsupportedArgumentError,

@@ -6,7 +6,7 @@ import decodekit as dk
 import pytest
 import torch
 from decodekit.testing.models import CacheHashModel, MarkovModel, tiny_llama, tiny_mamba, tiny_mistral
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import (
     GenerationConfig,
@@ -57,8 +57,19 @@ def assert_same(theirs, ours, width, eos=(2,)):
         assert len(expected) == len(got)
         for step, (one, other) in enumerate(zip(expected, got, strict=True)):
             assert one.dtype == other.dtype
-            ended = torch.isin(ours.sequences[:, width : width + step], torch.tensor(eos)).any(1)
+            if "beam_indices" in ours:
+                ended = (other == -torch.inf).all(1)  # slots whose prompt is decided
+            else:
+                ended = torch.isin(ours.sequences[:, width : width + step], torch.tensor(eos)).any(1)
             torch.testing.assert_close(other[~ended], one[~ended], atol=1e-4, rtol=1e-4)
+    if "beam_indices" in ours:
+        assert torch.equal(theirs.beam_indices, ours.beam_indices)
+        torch.testing.assert_close(theirs.sequences_scores, ours.sequences_scores, atol=1e-4, rtol=1e-4)
+        transitions = [
+            MODELS["llama"].compute_transition_scores(out.sequences, out.scores, out.beam_indices)
+            for out in (theirs, ours)
+        ]
+        torch.testing.assert_close(*transitions, atol=1e-4, rtol=1e-4)
 
 
 SETTINGS = {
@@ -113,6 +124,50 @@ def test_the_same_tokens_scores_and_consumption(model, name, lengths):
         **arguments,
     )
     eos = arguments.get("eos_token_id", [2])
+    assert_same(theirs, ours, inputs["input_ids"].shape[1], eos)
+
+
+@settings(max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    num_beams=st.integers(2, 5),
+    length_penalty=st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]),
+    early_stopping=st.sampled_from([True, False, "never"]),
+    others=st.sampled_from(
+        [
+            {},
+            {"do_sample": True, "temperature": 0.7},
+            {"do_sample": True, "top_p": 0.6, "top_k": 3},
+            {"do_sample": True, "min_p": 0.3, "top_k": 0},
+            {"repetition_penalty": 1.5},
+            {"min_new_tokens": 4},
+        ]
+    ),
+    eos=st.sampled_from([[2], [2, 5, 9, 11], [2, 5, 7, 8, 9, 11, 14, 20, 21, 22, 25, 26, 29]]),
+    new=st.integers(1, 9),
+    seed=st.integers(0, 2**31),
+    data=st.data(),
+)
+def test_any_beam_call(lengths, num_beams, length_penalty, early_stopping, others, eos, new, seed, data):
+    inputs = prompts_of(lengths, seed)
+    others = {name: min(value, new) if name == "min_new_tokens" else value for name, value in others.items()}
+    theirs, ours = both(
+        MODELS["llama"],
+        seed,
+        **inputs,
+        num_beams=num_beams,
+        length_penalty=length_penalty,
+        early_stopping=early_stopping,
+        num_return_sequences=data.draw(st.integers(1, num_beams)),
+        eos_token_id=eos,
+        pad_token_id=1,  # with 0 transformers fills beams with EOS
+        max_new_tokens=new,
+        return_dict_in_generate=True,
+        output_scores=True,
+        output_logits=True,
+        **others,
+    )
+    assume(not ours.sequences_scores.isinf().any())  # there transformers returns tokens of probability 0
     assert_same(theirs, ours, inputs["input_ids"].shape[1], eos)
 
 
@@ -287,6 +342,16 @@ def test_the_models_made_for_testing_run_in_transformers_too(model):
 
 
 # Where transformers is wrong, decodekit is right; each of these shows both.
+
+
+def test_beams_are_padded_with_the_pad_id_when_it_is_0():
+    """transformers takes a pad id of 0 for none, and fills with EOS."""
+    arguments = {**prompts_of((4, 2)), "num_beams": 3, "max_new_tokens": 8, "eos_token_id": [2, 5, 9, 11, 14]}
+    theirs, ours = both(MODELS["llama"], **arguments)
+    assert not torch.equal(theirs, ours)
+    ended = torch.isin(theirs, torch.tensor([2, 5, 9, 11, 14])).int()
+    ended[:, :4] = 0
+    assert torch.equal(theirs.masked_fill(ended.cumsum(1) - ended > 0, 0), ours)
 
 
 def test_rows_that_end_by_a_criterion_are_padded():

@@ -1,0 +1,161 @@
+"""Beam search and beam sampling."""
+
+from typing import ClassVar, Literal, NamedTuple
+
+import attrs
+import torch
+from decodekit import Batch, Capability, Distribution, Row, Strategy, StrategyLaws, param
+
+__all__ = ["Beam"]
+
+
+class Candidate(NamedTuple):
+    """A row of the batch, continued by one token."""
+
+    row: int
+    token: int
+    score: float
+    ends: str | None = None
+
+
+@attrs.frozen
+class Beam(Strategy):
+    """Keep the ``num_beams`` best continuations of each prompt, and return the best that have ended.
+
+    The score of a sequence is the sum of its processed log-probabilities (processors see normalised
+    log-probabilities here, as in transformers); the score of one that has ended is that sum over
+    N^length_penalty, where N is the number of generated tokens.
+
+    Source: Graves (2012), arXiv 1211.3711, section 2.5; Wu et al. (2016), arXiv 1609.08144, section 7 for
+        length normalisation; the rules for stopping are those of transformers 5.
+    Range: num_beams in [1, inf); length_penalty any number: above 0 favours long sequences.
+    Shape: num_beams rows a prompt; one forward of one position and one token a row and step.
+    Law: without do_sample deterministic; ties go to the earlier beam and the lower id. With do_sample the
+        candidates are draws without replacement from the beams' joint distribution.
+    Raises: ParameterError when a parameter is not in its range.
+    """
+
+    NAME: ClassVar[str] = "beam"
+    NEEDS: ClassVar[frozenset[Capability]] = frozenset({Capability.SELECT})
+    LAWS: ClassVar[StrategyLaws] = StrategyLaws()
+    SEARCHES: ClassVar[bool] = True
+
+    num_beams: int = param(4, range="[1, inf)", help="Continuations that are kept of each prompt.")
+    length_penalty: float = param(1.0, help="The power of the length that divides a final score.")
+    early_stopping: bool | Literal["never"] = param(
+        False,
+        choices=(False, True, "never"),
+        help="True: stop at num_beams ended sequences; False: when the best beam can't win at its present "
+        "length; 'never': when it can't win at any length.",
+    )
+    do_sample: bool = param(False, help="Draw the candidates instead of taking the best.")
+
+    @property
+    def samples(self) -> bool:
+        """Whether candidates are drawn."""
+        return self.do_sample
+
+    def rows_per_prompt(self, num_return_sequences: int) -> int:
+        """The width of the beam."""
+        return self.num_beams
+
+    def start(self, batch: Batch) -> None:
+        """The copies of a prompt are alike, so only the first may be continued at first."""
+        for row in batch.rows:
+            row.score = 0.0 if row.lane == 0 else -torch.inf
+
+    def step(self, batch: Batch) -> None:
+        """Choose among all continuations of a prompt's beams; the rest is forgotten."""
+        logits = batch.logits()
+        p = batch.dist(logits.log_softmax(-1))
+        batch.record(p, logits)
+        chosen = [item for group in self._candidates(batch, p) for item in self._choose(group)]
+        slots = [batch.rows[item.row].slot for item in chosen]
+        rows = [item.row for item in chosen]
+        batch.select(rows)
+        for row, item, slot in zip(batch.rows, chosen, slots, strict=True):
+            row.score = item.score
+            row.parents.append(slot)
+        batch.commit(
+            [[item.token] for item in chosen], p.select(rows), reasons=[item.ends for item in chosen]
+        )
+        self._leave_what_is_decided(batch)
+
+    def _candidates(self, batch: Batch, p: Distribution) -> list[list[Candidate]]:
+        """For each prompt its best continuations: enough that num_beams are left if the others end."""
+        many = max(2, 1 + len(batch.stops.eos_token_ids)) * self.num_beams
+        noise = batch.exponential(p.scores.shape[-1]) if self.do_sample else None
+        groups = []
+        for members in _by_prompt(batch.rows).values():
+            before = p.scores.new_tensor([batch.rows[row].score for row in members])
+            total = (p.scores[members] + before[:, None]).flatten()
+            keys = total
+            if noise is not None and not batch.rows[members[0]].greedy:
+                keys = total.softmax(-1) / noise[members].flatten()
+            keys = keys.masked_fill(total == -torch.inf, -torch.inf)
+            best = keys.topk(min(many, keys.numel())).indices
+            best = best[total[best] > -torch.inf]
+            places, tokens = (best // p.scores.shape[-1]).tolist(), (best % p.scores.shape[-1]).tolist()
+            scores = total[best].tolist()
+            groups.append(
+                [
+                    Candidate(members[place], *rest)
+                    for place, *rest in zip(places, tokens, scores, strict=True)
+                ]
+            )
+        flat = [item for group in groups for item in group]
+        reasons = iter(batch.ends([item.row for item in flat], [item.token for item in flat]))
+        return [[item._replace(ends=next(reasons)) for item in group] for group in groups]
+
+    def _choose(self, group: list[Candidate]) -> list[Candidate]:
+        """The beams that go on, best first, and those of the first num_beams that end."""
+        going = sorted((item for item in group if not item.ends), key=lambda item: -item.score)
+        return going[: self.num_beams] + [item for item in group[: self.num_beams] if item.ends]
+
+    def _leave_what_is_decided(self, batch: Batch) -> None:
+        """Give the beams their slots; prompts whose result can't change any more give up theirs."""
+        stay = []
+        for prompt, members in _by_prompt(batch.rows).items():
+            going = [place for place in members if batch.rows[place].finish_reason is None]
+            ended = [place for place in members if batch.rows[place].finish_reason is not None]
+            for rank, place in enumerate(going):
+                batch.rows[place].slot = prompt * self.num_beams + rank
+            finals = [self._final(batch.rows[place]) for place in ended]
+            finals += [self._final(row) for row in batch.finished if row.prompt == prompt]
+            decided = bool(going) and self._decided(batch, batch.rows[going[0]], sorted(finals, reverse=True))
+            stay += ended if decided else members
+        if len(stay) < len(batch.rows):
+            batch.select(stay)
+
+    def _decided(self, batch: Batch, best: Row, finals: list[float]) -> bool:
+        if len(finals) < self.num_beams:
+            return False
+        if self.early_stopping is True:
+            return True
+        length = len(best.tokens)
+        if self.early_stopping == "never" and self.length_penalty > 0:
+            length = batch.stops.max_new_tokens
+        hope: float = best.score / length**self.length_penalty
+        return hope <= finals[self.num_beams - 1]
+
+    def _final(self, row: Row) -> float:
+        final: float = row.score / len(row.tokens) ** self.length_penalty
+        return final
+
+    def finish(self, batch: Batch) -> None:
+        """Return the best of each prompt; where there are too few sequences, blank rows fill the result."""
+        for row in batch.finished:
+            row.score = self._final(row)
+        best: list[Row] = []
+        for members in _by_prompt(batch.finished).values():
+            rows = sorted((batch.finished[place] for place in members), key=lambda row: -row.score)
+            missing = batch.returns - len(rows)
+            best += rows[: batch.returns] + [rows[0].blank("exhausted") for _ in range(missing)]
+        batch.keep(best)
+
+
+def _by_prompt(rows: list[Row]) -> dict[int, list[int]]:
+    groups: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(row.prompt, []).append(place)
+    return groups
