@@ -8,7 +8,7 @@ QUESTION := "Why is the sky blue?"
 SAMPLING := --strategy sample --set temperature=0.7 --set top_p=0.9 --set min_p=0.05 --seed 7
 
 .DEFAULT_GOAL := help
-.PHONY: demo help install lint test types
+.PHONY: demo docs help install lint test types
 
 demo: install ## stream three answers: greedy, sampled, and sampled from the 4-bit model
 	$(DECODEKIT) generate $(QUESTION) --max-new-tokens 80
@@ -26,12 +26,16 @@ $(READY): pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 test: install ## run the whole suite
 	$(BIN)/pytest -n 2
 
-lint: install ## check style and format
+lint: install ## check style, format and the generated tables
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python docs/generate.py --check
 
 types: install ## check the types
 	$(BIN)/mypy
+
+docs: install ## write the generated tables of the docs again
+	$(BIN)/python docs/generate.py
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16

@@ -213,23 +213,15 @@ class Resample(Strategy):
 
 
 def test_a_fork_has_its_parents_past_and_a_stream_of_its_own():
-    stops = StopRules(max_new_tokens=6)
+    kept = {"keep": Keep(logprobs=True), "chains": [Chain([Inhibit()])]}
     for name in ("llama", "mistral", "hash"):
-        batch = batch_of(
-            MODELS[name],
-            [[1, 2, 3]],
-            copies=3,
-            stops=stops,
-            keep=Keep(logprobs=True),
-            chains=[Chain([Inhibit()])],
-        )
+        batch = batch_of(MODELS[name], [[1, 2, 3]], copies=3, stops=StopRules(max_new_tokens=6), **kept)
         rows = run(batch, Resample())
         assert len(rows) == 3
         assert len({row.lane for row in rows}) == 3
         for row in rows:
             assert row.memo["seen"] == row.tokens
             assert len(row.logprobs) == len(row.tokens) == 6
-            # each log-probability is that of a fresh forward of this row alone
             for step, token in enumerate(row.tokens):
                 logits = MODELS[name](torch.tensor([[1, 2, 3, *row.tokens[:step]]])).logits[0, -1].detach()
                 counts = torch.bincount(torch.tensor(row.tokens[:step], dtype=torch.long), minlength=VOCAB)

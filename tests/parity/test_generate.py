@@ -1,11 +1,9 @@
 """The same call to `decodekit.generate` and to ``model.generate``, compared field by field."""
 
-import copy
-
 import decodekit as dk
 import pytest
 import torch
-from decodekit.testing.models import CacheHashModel, MarkovModel, tiny_llama, tiny_mamba, tiny_mistral
+from decodekit.testing.models import CacheHashModel, MarkovModel, tiny_llama
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import (
@@ -15,62 +13,9 @@ from transformers import (
     NoBadWordsLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
-    TemperatureLogitsWarper,
 )
 
-VOCAB = 32
-MODELS = {
-    "llama": tiny_llama(VOCAB, dtype=torch.float32),
-    "mistral": tiny_mistral(VOCAB, dtype=torch.float32),
-    "mamba": tiny_mamba(VOCAB),
-}
-
-
-def prompts_of(lengths, seed=0):
-    """Left-padded ids (pad 0, which no prompt holds) and their mask."""
-    generator = torch.Generator().manual_seed(seed)
-    width = max(lengths)
-    ids = torch.randint(3, VOCAB, (len(lengths), width), generator=generator)
-    mask = torch.tensor([[0] * (width - length) + [1] * length for length in lengths])
-    return {"input_ids": ids * mask, "attention_mask": mask}
-
-
-def both(model, seed=0, **arguments):
-    """Both outputs, after checking that the global generator ends in the same state."""
-    outputs, states = [], []
-    for generate in (model.generate, lambda **kw: dk.generate(model, **kw)):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            outputs.append(generate(**copy.deepcopy(arguments)))
-            states.append(torch.random.get_rng_state())
-    assert torch.equal(*states), "the global generator was consumed differently"
-    return outputs
-
-
-def assert_same(theirs, ours, width, eos=(2,)):
-    assert torch.equal(theirs.sequences, ours.sequences)
-    for name in ("scores", "logits"):
-        expected, got = getattr(theirs, name), getattr(ours, name)
-        assert (expected is None) == (got is None), name
-        if expected is None:
-            continue
-        assert len(expected) == len(got)
-        for step, (one, other) in enumerate(zip(expected, got, strict=True)):
-            assert one.dtype == other.dtype
-            if "beam_indices" in ours:
-                ended = (other == -torch.inf).all(1)  # slots whose prompt is decided
-            else:
-                ended = torch.isin(ours.sequences[:, width : width + step], torch.tensor(eos)).any(1)
-            torch.testing.assert_close(other[~ended], one[~ended], atol=1e-4, rtol=1e-4)
-    if "beam_indices" in ours:
-        assert torch.equal(theirs.beam_indices, ours.beam_indices)
-        torch.testing.assert_close(theirs.sequences_scores, ours.sequences_scores, atol=1e-4, rtol=1e-4)
-        transitions = [
-            MODELS["llama"].compute_transition_scores(out.sequences, out.scores, out.beam_indices)
-            for out in (theirs, ours)
-        ]
-        torch.testing.assert_close(*transitions, atol=1e-4, rtol=1e-4)
-
+from tests.parity.differential import MODELS, VOCAB, assert_same, both, prompts_of
 
 SETTINGS = {
     "greedy": {},
@@ -263,18 +208,6 @@ def test_a_streamer_gets_the_same_calls(arguments):
     assert seen[0] == seen[1]
 
 
-def test_a_temperature_of_the_callers_is_not_applied_twice():
-    """transformers applies its own as well."""
-    arguments = {**prompts_of((4, 2)), "do_sample": True, "top_k": 0, "max_new_tokens": 2}
-    arguments |= {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
-    theirs, ours = both(
-        MODELS["llama"], **arguments, temperature=0.5, logits_processor=[TemperatureLogitsWarper(2.0)]
-    )
-    torch.testing.assert_close(ours.scores[0], ours.logits[0] / 2)
-    torch.testing.assert_close(theirs.scores[0], theirs.logits[0])
-    assert ours.stats.chains == ("TemperatureLogitsWarper",)
-
-
 THEIRS = {
     "at its own place": (
         [RepetitionPenaltyLogitsProcessor(1.8)],
@@ -339,90 +272,3 @@ def test_their_processors_see_every_row_in_its_place():
 def test_the_models_made_for_testing_run_in_transformers_too(model):
     theirs, ours = both(model, **prompts_of((4, 4)), max_new_tokens=8, do_sample=True)
     assert torch.equal(theirs, ours)
-
-
-# Where transformers is wrong, decodekit is right; each of these shows both.
-
-
-def test_beams_are_padded_with_the_pad_id_when_it_is_0():
-    """transformers takes a pad id of 0 for none, and fills with EOS."""
-    arguments = {**prompts_of((4, 2)), "num_beams": 3, "max_new_tokens": 8, "eos_token_id": [2, 5, 9, 11, 14]}
-    theirs, ours = both(MODELS["llama"], **arguments)
-    assert not torch.equal(theirs, ours)
-    ended = torch.isin(theirs, torch.tensor([2, 5, 9, 11, 14])).int()
-    ended[:, :4] = 0
-    assert torch.equal(theirs.masked_fill(ended.cumsum(1) - ended > 0, 0), ours)
-
-
-def test_rows_that_end_by_a_criterion_are_padded():
-    """Without EOS transformers goes on writing into rows that a criterion has ended."""
-
-    def second_row_at_once(input_ids, scores):
-        assert len(input_ids) == 2
-        return torch.tensor([False, True])
-
-    inputs = prompts_of((4, 4))
-    arguments = {"max_new_tokens": 6, "eos_token_id": None, "pad_token_id": 0}
-    seen = dk.generate(MODELS["llama"], **inputs, **arguments, stopping_criteria=[second_row_at_once])
-    theirs = MODELS["llama"].generate(
-        **inputs, **arguments, stopping_criteria=StoppingCriteriaList([second_row_at_once])
-    )
-    assert torch.equal(seen[0], theirs[0])
-    assert seen[1, 4:].tolist() == [int(theirs[1, 4]), 0, 0, 0, 0, 0]
-    assert (theirs[1, 5:] != 0).any()
-
-
-def test_padding_does_not_change_a_row_in_float64():
-    model = tiny_llama(VOCAB)
-    inputs = prompts_of((7, 1, 4))
-    together = dk.generate(model, **inputs, max_new_tokens=10, return_dict_in_generate=True)
-    for row, length in enumerate((7, 1, 4)):
-        alone = dk.generate(
-            model,
-            input_ids=inputs["input_ids"][row : row + 1, 7 - length :],
-            max_new_tokens=10,
-            return_dict_in_generate=True,
-        )
-        count = alone.sequences.shape[1] - length
-        assert torch.equal(alone.sequences[0, length:], together.sequences[row, 7 : 7 + count])
-        torch.testing.assert_close(
-            alone.token_logprobs[0], together.token_logprobs[row, :count], rtol=0, atol=1e-9
-        )
-
-
-def test_a_mask_is_never_guessed():
-    ids = torch.tensor([[0, 0, 5, 6]])
-    with pytest.raises(
-        dk.ParameterError, match="attention_mask is missing and input_ids holds pad_token_id=0"
-    ):
-        dk.generate(MODELS["llama"], input_ids=ids, max_new_tokens=2)
-    tokens = dk.generate(
-        MODELS["llama"], input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=2
-    )
-    assert tokens.shape[1] <= 6
-
-
-def test_pad_may_be_eos():
-    model = tiny_llama(VOCAB, pad_token_id=2)
-    inputs = prompts_of((5, 2))
-    inputs["input_ids"] = inputs["input_ids"] + 2 * (1 - inputs["attention_mask"])
-    together = dk.generate(model, **inputs, max_new_tokens=6)
-    alone = dk.generate(model, input_ids=inputs["input_ids"][1:, 3:], max_new_tokens=6)
-    assert together[1, 5:].tolist()[: alone.shape[1] - 2] == alone[0, 2:].tolist()
-
-
-def test_right_padding_and_holes_are_what_the_mask_says():
-    model = tiny_llama(VOCAB)
-    left = dk.generate(
-        model,
-        input_ids=torch.tensor([[0, 0, 5, 6, 7]]),
-        attention_mask=torch.tensor([[0, 0, 1, 1, 1]]),
-        max_new_tokens=6,
-    )
-    holes = dk.generate(
-        model,
-        input_ids=torch.tensor([[5, 0, 6, 7, 0]]),
-        attention_mask=torch.tensor([[1, 0, 1, 1, 0]]),
-        max_new_tokens=6,
-    )
-    assert left[0, 5:].tolist() == holes[0, 5:].tolist()

@@ -1,0 +1,136 @@
+"""Write what the docs tell of the members: docs/catalogue.md, and the table in README.md.
+
+``python docs/generate.py`` writes both; with ``--check`` it writes nothing and fails when one is stale.
+"""
+
+import argparse
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import decodekit as dk
+
+ROOT = Path(__file__).parents[1]
+KINDS = {
+    "Strategies": ("decodekit-strategies", dk.strategies),
+    "Processors": ("decodekit-processors", dk.processors),
+    "Quantization backends": ("decodekit-quant-backends", dk.quant_backends),
+}
+START, END = "<!-- members: written by docs/generate.py -->", "<!-- end of members -->"
+HEAD = """<!-- Written by docs/generate.py from the classes; `make docs` writes it again. -->
+
+# Catalogue
+
+Every member of the three packages that come with decodekit. The same facts for what is installed on
+your machine, plugins of others included: `decodekit plugins`.
+"""
+_LABEL = re.compile(r"^(Source|Range|Shape|Keeps|Law|Needs|Raises):", re.M)
+
+
+def members(kind: str) -> list[Any]:
+    """The entries of one of our own packages, sorted by name; what else is installed stays out."""
+    distribution, catalogue = KINDS[kind]
+    return [entry for entry in catalogue().values() if entry.distribution == distribution]
+
+
+def catalogue_page() -> str:
+    """The whole of docs/catalogue.md."""
+    parts = [HEAD]
+    for kind in KINDS:
+        parts.append(f"# {kind}\n")
+        parts += [_section(entry) for entry in members(kind)]
+    parts += [_glossary("Laws of processors", dk.Laws), _glossary("Laws of strategies", dk.StrategyLaws)]
+    return "\n".join(parts)
+
+
+def readme_table() -> str:
+    """The table of members, with the markers around it."""
+    lines = ["| name | what it does | parameters |", "|---|---|---|"]
+    for kind in KINDS:
+        lines.append(f"| **{kind}** | | |")
+        for entry in members(kind):
+            link = f"[`{entry.name}`](docs/catalogue.md#{entry.name})"
+            parameters = ", ".join(f"`{name}`" for name in entry.params)
+            lines.append(f"| {link} | {_prose(entry.summary)} | {parameters} |")
+    return "\n".join([START, *lines, END])
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """Each generated file of a tree with the text that it should have."""
+    readme = root / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(START)
+    _, found, after = rest.partition(END)
+    if not found:
+        message = f"{readme} lacks the lines {START!r} and {END!r}, between which the table of members goes"
+        raise SystemExit(message)
+    return {root / "docs" / "catalogue.md": catalogue_page(), readme: before + readme_table() + after}
+
+
+def stale(root: Path) -> dict[Path, str]:
+    """Those of the `pages` that are missing, or not what they should be."""
+    return {
+        path: text
+        for path, text in pages(root).items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+
+
+def _section(entry: Any) -> str:
+    free, *labelled = _LABEL.split(inspect.cleandoc(entry.cls.__doc__ or ""))
+    lines = [f"## {entry.name}", ""]
+    for paragraph in free.strip().split("\n\n"):
+        lines += [_prose(paragraph), ""]
+    pairs = zip(labelled[::2], labelled[1::2], strict=True)
+    lines += [f"* **{label}**: {_prose(text)}" for label, text in pairs]
+    if declared := _declared(entry.cls):
+        lines.append(f"* **Declares**: {declared}")
+    if entry.params:
+        lines += ["", "| parameter | allowed | default | what it is |", "|---|---|---|---|"]
+        lines += [_parameter(name, info) for name, info in entry.params.items()]
+    return "\n".join([*lines, ""])
+
+
+def _parameter(name: str, info: Any) -> str:
+    default = "required" if info.required else f"`{info.default!r}`"
+    return f"| `{name}` | {_prose(info.allowed)} | {default} | {_prose(info.help)} |"
+
+
+def _declared(cls: Any) -> str:
+    """The laws that a class declares, as text: `keeps_order`, `nested` in `top_k`."""
+    laws = attrs.asdict(cls.LAWS) if hasattr(cls, "LAWS") else {}
+    return ", ".join(
+        f"`{name}`" if value is True else f"`{name}` in `{value}`" for name, value in laws.items() if value
+    )
+
+
+def _glossary(title: str, laws: Callable[..., Any]) -> str:
+    """What each law means, from the docstring of the class that holds them."""
+    _, _, attributes = inspect.cleandoc(laws.__doc__ or "").partition("Attributes:\n")
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", attributes, re.M)
+    return "\n".join([f"# {title}\n", *(f"* `{name}`: {_prose(text)}" for name, text in entries), ""])
+
+
+def _prose(text: str) -> str:
+    """One line of Markdown, safe inside a table."""
+    return re.sub(r"\s+", " ", text).replace("``", "`").replace("|", "\\|").strip()
+
+
+def main() -> None:
+    """Write the files, or check them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a file is stale")
+    check = parser.parse_args().check
+    old = stale(ROOT)
+    if check and old:
+        names = ", ".join(path.relative_to(ROOT).as_posix() for path in old)
+        message = f"stale: {names}; run `make docs`"
+        raise SystemExit(message)
+    for path, text in old.items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Where transformers is wrong, decodekit is right; each test shows both."""
+
+import decodekit as dk
+import pytest
+import torch
+from decodekit.testing.models import tiny_llama
+from transformers import StoppingCriteriaList, TemperatureLogitsWarper
+
+from tests.parity.differential import MODELS, VOCAB, both, prompts_of
+
+
+def test_a_temperature_of_the_callers_is_not_applied_twice():
+    """transformers applies its own as well."""
+    arguments = {**prompts_of((4, 2)), "do_sample": True, "top_k": 0, "max_new_tokens": 2}
+    arguments |= {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+    theirs, ours = both(
+        MODELS["llama"], **arguments, temperature=0.5, logits_processor=[TemperatureLogitsWarper(2.0)]
+    )
+    torch.testing.assert_close(ours.scores[0], ours.logits[0] / 2)
+    torch.testing.assert_close(theirs.scores[0], theirs.logits[0])
+    assert ours.stats.chains == ("TemperatureLogitsWarper",)
+
+
+def test_beams_are_padded_with_the_pad_id_when_it_is_0():
+    """transformers takes a pad id of 0 for none, and fills with EOS."""
+    arguments = {**prompts_of((4, 2)), "num_beams": 3, "max_new_tokens": 8, "eos_token_id": [2, 5, 9, 11, 14]}
+    theirs, ours = both(MODELS["llama"], **arguments)
+    assert not torch.equal(theirs, ours)
+    ended = torch.isin(theirs, torch.tensor([2, 5, 9, 11, 14])).int()
+    ended[:, :4] = 0
+    assert torch.equal(theirs.masked_fill(ended.cumsum(1) - ended > 0, 0), ours)
+
+
+def test_rows_that_end_by_a_criterion_are_padded():
+    """Without EOS transformers goes on writing into rows that a criterion has ended."""
+
+    def second_row_at_once(input_ids, scores):
+        assert len(input_ids) == 2
+        return torch.tensor([False, True])
+
+    inputs = prompts_of((4, 4))
+    arguments = {"max_new_tokens": 6, "eos_token_id": None, "pad_token_id": 0}
+    seen = dk.generate(MODELS["llama"], **inputs, **arguments, stopping_criteria=[second_row_at_once])
+    theirs = MODELS["llama"].generate(
+        **inputs, **arguments, stopping_criteria=StoppingCriteriaList([second_row_at_once])
+    )
+    assert torch.equal(seen[0], theirs[0])
+    assert seen[1, 4:].tolist() == [int(theirs[1, 4]), 0, 0, 0, 0, 0]
+    assert (theirs[1, 5:] != 0).any()
+
+
+def test_padding_does_not_change_a_row_in_float64():
+    model = tiny_llama(VOCAB)
+    inputs = prompts_of((7, 1, 4))
+    together = dk.generate(model, **inputs, max_new_tokens=10, return_dict_in_generate=True)
+    for row, length in enumerate((7, 1, 4)):
+        alone = dk.generate(
+            model,
+            input_ids=inputs["input_ids"][row : row + 1, 7 - length :],
+            max_new_tokens=10,
+            return_dict_in_generate=True,
+        )
+        count = alone.sequences.shape[1] - length
+        assert torch.equal(alone.sequences[0, length:], together.sequences[row, 7 : 7 + count])
+        torch.testing.assert_close(
+            alone.token_logprobs[0], together.token_logprobs[row, :count], rtol=0, atol=1e-9
+        )
+
+
+def test_a_mask_is_never_guessed():
+    ids = torch.tensor([[0, 0, 5, 6]])
+    with pytest.raises(
+        dk.ParameterError, match="attention_mask is missing and input_ids holds pad_token_id=0"
+    ):
+        dk.generate(MODELS["llama"], input_ids=ids, max_new_tokens=2)
+    tokens = dk.generate(
+        MODELS["llama"], input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=2
+    )
+    assert tokens.shape[1] <= 6
+
+
+def test_pad_may_be_eos():
+    model = tiny_llama(VOCAB, pad_token_id=2)
+    inputs = prompts_of((5, 2))
+    inputs["input_ids"] = inputs["input_ids"] + 2 * (1 - inputs["attention_mask"])
+    together = dk.generate(model, **inputs, max_new_tokens=6)
+    alone = dk.generate(model, input_ids=inputs["input_ids"][1:, 3:], max_new_tokens=6)
+    assert together[1, 5:].tolist()[: alone.shape[1] - 2] == alone[0, 2:].tolist()
+
+
+def test_right_padding_and_holes_are_what_the_mask_says():
+    model = tiny_llama(VOCAB)
+    left = dk.generate(
+        model,
+        input_ids=torch.tensor([[0, 0, 5, 6, 7]]),
+        attention_mask=torch.tensor([[0, 0, 1, 1, 1]]),
+        max_new_tokens=6,
+    )
+    holes = dk.generate(
+        model,
+        input_ids=torch.tensor([[5, 0, 6, 7, 0]]),
+        attention_mask=torch.tensor([[1, 0, 1, 1, 0]]),
+        max_new_tokens=6,
+    )
+    assert left[0, 5:].tolist() == holes[0, 5:].tolist()
