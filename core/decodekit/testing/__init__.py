@@ -1,7 +1,8 @@
 """The conformance kit: what decodekit's own tests run over every plugin, for everybody's plugins.
 
-`check_processor` and `processor_checks` check a processor; `generators` holds the Hypothesis
-strategies behind them, and `decodekit.testing.models` small models with known answers.
+`check_processor` and `processor_checks` check a processor, `check_strategy` and `strategy_checks` a
+decoding strategy; `generators` holds the Hypothesis strategies behind them, and
+`decodekit.testing.models` small models with known answers.
 """
 
 import importlib.util
@@ -16,6 +17,7 @@ from decodekit.testing.check import PROFILES
 from decodekit.testing.processor_checks import check_processor, processor_checks
 from decodekit.testing.processor_subject import OracleRow
 from decodekit.testing.report import ConformanceError, Outcome, Report, Result
+from decodekit.testing.strategy_checks import check_strategy, strategy_checks
 
 __all__ = [
     "PROFILES",
@@ -25,5 +27,7 @@ __all__ = [
     "Report",
     "Result",
     "check_processor",
+    "check_strategy",
     "processor_checks",
+    "strategy_checks",
 ]

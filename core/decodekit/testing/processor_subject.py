@@ -27,12 +27,14 @@ class OracleRow:
         tokens: the row's tokens, prompt first.
         prompt_length: how many of the tokens are the prompt.
         eos_token_ids: the EOS ids of the call.
+        max_new_tokens: the most tokens that a row may get, or None.
     """
 
     logits: list[float]
     tokens: list[int]
     prompt_length: int
     eos_token_ids: tuple[int, ...]
+    max_new_tokens: int | None = None
 
 
 Oracle = Callable[..., list[float]]
@@ -80,6 +82,7 @@ class Case:
             self.history.row(index),
             int(self.history.prompt_lengths[index]),
             self.context.eos_token_ids,
+            self.context.max_new_tokens,
         )
 
     def __str__(self) -> str:
@@ -90,7 +93,8 @@ class Case:
             prompt, generated = row.tokens[: row.prompt_length], row.tokens[row.prompt_length :]
             lines.append(f"history        {_in_short(prompt)} + {generated}")
         lines.append(f"padding        {self.history.pads.tolist()}")
-        return "\n".join([*lines, f"eos_token_ids  {self.context.eos_token_ids}"])
+        lines.append(f"eos_token_ids  {self.context.eos_token_ids}")
+        return "\n".join([*lines, f"max_new_tokens {self.context.max_new_tokens}"])
 
 
 def _in_short(tokens: list[int]) -> str:

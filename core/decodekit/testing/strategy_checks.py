@@ -1,0 +1,77 @@
+"""The conformance kit for strategies: does a class keep the contract and the laws that it declares?"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from decodekit.strategy import Strategy
+from decodekit.testing import strategy_batches, strategy_conduct, strategy_reports, strategy_results
+from decodekit.testing.check import Check, assertions, run_checks
+from decodekit.testing.report import Report
+from decodekit.testing.strategy_subject import StrategySubject
+
+__all__ = ["STRATEGY_CHECKS", "check_strategy", "strategy_checks"]
+
+
+def _number(item: Check[StrategySubject]) -> int:
+    return int(re.sub(r"\D", "", item.id))
+
+
+STRATEGY_CHECKS: tuple[Check[StrategySubject], ...] = tuple(
+    sorted(
+        [
+            *strategy_results.CHECKS,
+            *strategy_batches.CHECKS,
+            *strategy_reports.CHECKS,
+            *strategy_conduct.CHECKS,
+        ],
+        key=_number,
+    )
+)
+"""Every check, in the order of the numbers."""
+
+
+def check_strategy(
+    strategy: type[Strategy] | Strategy,
+    *,
+    examples: Sequence[Mapping[str, Any]] = (),
+    profile: str | None = None,
+) -> Report:
+    """Check a strategy against its contract and its declared laws.
+
+    It decodes from small models with known answers: ragged batches, several EOS ids, chains of
+    processors, seeds, stop strings, streamers, errors in the middle.
+
+    Args:
+        strategy: a class, or an instance when only its own parameters are of interest.
+        examples: parameter values to try, as dictionaries; left out, they are drawn from the
+            declared ranges and choices.
+        profile: ``fast``, ``default`` or ``thorough``; by default DECODEKIT_TEST_PROFILE.
+
+    Returns:
+        What passed, what was skipped and why, and which undeclared laws seem to hold.
+
+    Raises:
+        ConformanceError: names each broken property, its law and the smallest counter-example.
+        ParameterError: there is no such profile, or a parameter that needs ``examples`` got none.
+    """
+    return run_checks(STRATEGY_CHECKS, _subject(strategy, examples), profile)
+
+
+def strategy_checks(
+    strategy: type[Strategy] | Strategy,
+    *,
+    examples: Sequence[Mapping[str, Any]] = (),
+    profile: str | None = None,
+) -> list[tuple[str, Callable[[], None]]]:
+    """The checks that apply, as ``(id, function)`` pairs for ``pytest.mark.parametrize``.
+
+    Arguments and errors are those of `check_strategy`; each function raises on its own.
+    """
+    return assertions(STRATEGY_CHECKS, _subject(strategy, examples), profile)
+
+
+def _subject(strategy: type[Strategy] | Strategy, examples: Sequence[Mapping[str, Any]]) -> StrategySubject:
+    if isinstance(strategy, type):
+        return StrategySubject(strategy, None, examples)
+    return StrategySubject(type(strategy), strategy, examples)
