@@ -121,21 +121,25 @@ class Batch:
             raise PluginError(message)
         return self._sessions[session].forward(self.rows, blocks, last=last)
 
-    def logits(self, drafts: Drafts | None = None, *, session: str = TARGET) -> Tensor:
-        """Raw logits of the next token, [B, V]; with drafts [B, K + 1, V], see `forward`."""
-        output = self.forward(drafts, session=session).logits
-        return output[:, 0] if drafts is None else output
+    def logits(self, drafts: Drafts | None = None, *, session: str = TARGET, last: bool = False) -> Tensor:
+        """Raw logits of the next token, [B, V]; with drafts [B, K + 1, V] unless ``last``, see `forward`."""
+        output = self.forward(drafts, session=session, last=last).logits
+        return output[:, 0] if drafts is None or last else output
 
-    def dist(self, logits: Tensor, drafts: Drafts | None = None) -> Distribution:
+    def dist(
+        self, logits: Tensor, drafts: Drafts | None = None, *, after: Distribution | None = None
+    ) -> Distribution:
         """The distribution of the next token under each row's chain: the only way to a probability.
 
         Args:
             logits: [B, V], or [B, K + 1, V] with the ``drafts`` at which they were computed.
-            drafts: as for `forward`.
+            drafts: as for `forward`; logits [B, V] then follow the whole draft of each row.
+            after: in that case, the distribution before the last drafted token; stateful processors
+                need it.
         """
         slots = torch.tensor([row.slot for row in self.rows], device=logits.device)
         history = attrs.evolve(self._ledger.history, slots=slots)
-        return process(self._chains, self.rows, history, logits, drafts)
+        return process(self._chains, self.rows, history, logits, drafts, after)
 
     def draw(self, dist: Distribution, purpose: Purpose = Purpose.TOKEN) -> Tensor:
         """Draw a token from every row and column, int64 [B] or [B, K + 1].
@@ -143,11 +147,13 @@ class Batch:
         Column ``j`` is drawn with the noise of the position ``j`` further on, so a draw at a drafted
         position is the one that plain decoding makes there. Rows at temperature 0 take the argmax.
         """
-        columns = dist.scores.unsqueeze(1) if dist.scores.dim() == 2 else dist.scores
-        drawn = [self._draw_column(columns[:, offset], offset, purpose) for offset in range(columns.shape[1])]
-        return drawn[0] if dist.scores.dim() == 2 else torch.stack(drawn, dim=1)
+        if dist.scores.dim() == 2:
+            return self._draw_column(dist.scores, dist.offsets or 0, purpose)
+        columns = range(dist.scores.shape[1])
+        drawn = [self._draw_column(dist.scores[:, offset], offset, purpose) for offset in columns]
+        return torch.stack(drawn, dim=1)
 
-    def _draw_column(self, scores: Tensor, offset: int, purpose: Purpose) -> Tensor:
+    def _draw_column(self, scores: Tensor, offset: int | Sequence[int], purpose: Purpose) -> Tensor:
         greedy = [row.greedy for row in self.rows]
         if all(greedy):
             return scores.argmax(-1)
@@ -175,8 +181,10 @@ class Batch:
         """A uniform number in (0, 1) for every row, float64 [B], at the position ``offset`` further on."""
         return self._noise.uniform(self.rows, self._positions(offset, self._ledger.history.tokens), purpose)
 
-    def _positions(self, offset: int, like: Tensor) -> Tensor:
-        return torch.tensor([position + offset for position in self.positions], device=like.device)
+    def _positions(self, offset: int | Sequence[int], like: Tensor) -> Tensor:
+        offsets = [offset] * len(self.rows) if isinstance(offset, int) else offset
+        positions = [row.length + by for row, by in zip(self.rows, offsets, strict=True)]
+        return torch.tensor(positions, device=like.device)
 
     # What a strategy does
 

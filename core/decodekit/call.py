@@ -6,13 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
 from decodekit.batch import Batch, Keep
 from decodekit.chain import Chain
 from decodekit.chain_config import check_lengths, configured, explicit, per_row_values, rows_of_chains
-from decodekit.choice import asked_strategy, check_needs, default_strategy, refuse_not_yet, refuse_unused
+from decodekit.choice import (
+    asked_strategy,
+    check_needs,
+    check_vocabulary,
+    default_strategy,
+    refuse_not_yet,
+    refuse_unused,
+)
 from decodekit.loop import decode
 from decodekit.outputs import GenerateBeamOutput, GenerateOutput, Stats, as_beams, assemble
 from decodekit.processor import CallContext
@@ -37,6 +45,7 @@ class Options:
     processors: Sequence[Any] | None = None
     seed: int | Sequence[int] | None = None
     tokenizer: Any = None
+    assistant_model: Any = None
     logits_processor: Sequence[Any] = ()
     stopping_criteria: Sequence[Any] = ()
     keep_logprobs: bool = False
@@ -103,7 +112,8 @@ class Call:
     def final(self) -> list[Final]:
         """What can't change any more of each row of the result.
 
-        While a search goes on, these are the tokens on which all rows of a prompt agree.
+        While a search goes on, these are, for the best row of a prompt, the tokens on which all agree.
+        Whether there will be further rows is only known at its end.
         """
         if self._ended or not self.strategy.SEARCHES:
             return [Final(row.tokens, row.logprobs, row.finish_reason) for row in self.rows]
@@ -113,7 +123,8 @@ class Call:
             pairs = zip(known.tokens, row.tokens, strict=False) if known else ()
             count = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
             agreed[row.prompt] = Final(row.tokens[:count] if known else row.tokens, row.logprobs, None)
-        return [agreed[prompt] for prompt in sorted(agreed) for _ in range(self.batch.returns)]
+        others = [Final([], [], None)] * (self.batch.returns - 1)
+        return [row for prompt in sorted(agreed) for row in (agreed[prompt], *others)]
 
 
 def prepare(
@@ -131,18 +142,23 @@ def prepare(
     per_row = per_row_values(values)
     if options.processors is not None:
         refuse_unused({**values, **per_row, "logits_processor": options.logits_processor or None})
-    asked = asked_strategy(options.strategy, values)
-    request = read_request(model, inputs, generation_config, values)
+    assistant = {} if options.assistant_model is None else {"assistant_model": options.assistant_model}
+    asked = asked_strategy(options.strategy, values, assistant)
+    request = read_request(model, inputs, generation_config, values, options.assistant_model)
     refuse_not_yet(request.config)
     check_lengths(per_row, len(request.prompts))
     cold = _cold(request, per_row, options)
-    strategy = asked or default_strategy(request.config, request.mode, cold=all(cold))
+    strategy = asked or default_strategy(request.config, request.mode, assistant, cold=all(cold))
+    if options.seed is None and strategy.POSITIONAL and strategy.samples:
+        seeds = torch.randint(2**62, (len(request.prompts),)).tolist()
+        options = attrs.evolve(options, seed=seeds)
     chains, rows = _chains_and_rows(request, per_row, strategy, options, cold)
     context = CallContext(
         vocab_size=model.config.get_text_config().vocab_size,
         eos_token_ids=request.eos_token_ids,
         tokenizer=options.tokenizer,
         batch_size=len(rows) * strategy.rows_per_prompt(request.config.num_return_sequences or 1),
+        max_new_tokens=request.max_new_tokens,
     )
     chains = [chain.bind(context) for chain in chains]
     keep = _keep(request.config, options, strategy)
@@ -217,10 +233,10 @@ def _batch(
     session = Session(
         model,
         cache="none" if config.use_cache is False else config.cache_implementation or "dynamic",
-        capacity=max(map(len, request.prompts)) + request.max_new_tokens,
+        capacity=max(map(len, request.prompts)) + request.max_new_tokens + strategy.lookahead,
     )
     check_needs(strategy, session)
-    return Batch(
+    batch = Batch(
         rows,
         session,
         chains=chains,
@@ -232,3 +248,8 @@ def _batch(
         returns=returns,
         hidden=Capability.HIDDEN_STATES in strategy.NEEDS,
     )
+    for name, other in strategy.models.items():
+        check_vocabulary(strategy, name, other, model)
+        check_needs(strategy, Session(other))
+        batch.open(name, other)
+    return batch

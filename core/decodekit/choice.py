@@ -12,7 +12,14 @@ from decodekit.registry import registry
 from decodekit.session import Session
 from decodekit.strategy import Strategy
 
-__all__ = ["asked_strategy", "check_needs", "default_strategy", "refuse_not_yet", "refuse_unused"]
+__all__ = [
+    "asked_strategy",
+    "check_needs",
+    "check_vocabulary",
+    "default_strategy",
+    "refuse_not_yet",
+    "refuse_unused",
+]
 
 _MODES = {
     "greedy_search": "greedy",
@@ -26,6 +33,7 @@ _MODES = {
     "constrained_beam_search": "constrained_beam",
 }
 _NOT_YET: dict[str, tuple[Any, ...]] = {
+    "assistant_early_exit": (None,),
     "cache_config": (None,),
     "cache_implementation": (None, "dynamic", "static"),
     "compile_config": (None,),
@@ -36,10 +44,11 @@ _NOT_YET: dict[str, tuple[Any, ...]] = {
     "output_hidden_states": (None, False),
     "prefill_chunk_size": (None,),
     "token_healing": (None, False),
+    "use_mtp": (None, False),
 }
 """Fields of the configuration that this version refuses, with the values that ask for nothing."""
 _OF_STRATEGIES: dict[str, Any] = {
-    "assistant_early_exit": None,
+    "assistant_model": None,
     "diversity_penalty": 0.0,
     "dola_layers": None,
     "early_stopping": False,
@@ -48,18 +57,18 @@ _OF_STRATEGIES: dict[str, Any] = {
     "num_beams": 1,
     "penalty_alpha": None,
     "prompt_lookup_num_tokens": None,
-    "use_mtp": False,
 }
 """Fields that belong to one strategy or another, with the value that asks for nothing."""
 
 
-def asked_strategy(strategy: Any, values: dict[str, Any]) -> Strategy | None:
+def asked_strategy(strategy: Any, values: dict[str, Any], objects: Mapping[str, Any]) -> Strategy | None:
     """The strategy that the caller named, or None.
 
     Args:
         strategy: a name, a pair ``(name, {parameter: value})``, a class or an instance.
         values: the keywords; the strategy's own parameters are taken out, but for those that are
             fields of the configuration as well.
+        objects: the arguments of generate that only some strategies take: assistant_model.
 
     Raises:
         ParameterError: a keyword contradicts the strategy, or would have no effect on it.
@@ -69,18 +78,23 @@ def asked_strategy(strategy: Any, values: dict[str, Any]) -> Strategy | None:
     what, given = strategy if isinstance(strategy, (tuple, list)) and len(strategy) == 2 else (strategy, {})
     cls = registry().entry("strategies", what).cls if isinstance(what, str) else what
     spec = what
+    fields = GenerationConfig().to_dict().keys()
     if isinstance(cls, type):
-        fields = GenerationConfig().to_dict().keys()
         own = {
             name: values[name] if name in fields else values.pop(name)
             for name in params_of(cls)
             if name in values
         }
+        own |= {name: value for name, value in objects.items() if name in params_of(cls)}
         spec = (what, {**own, **given})
     asked: Strategy = registry().resolve("strategies", spec)
-    _check_keywords(asked, values)
-    if isinstance(cls, type):
-        values |= {name: getattr(asked, name) for name in params_of(cls) if name in fields}
+    _check_keywords(asked, {**values, **objects})
+    for name in params_of(type(asked)).keys() & fields:
+        if values.setdefault(name, getattr(asked, name)) != getattr(asked, name):
+            message = (
+                f"{name}={values[name]!r} and strategy={asked} contradict each other: leave one of them out"
+            )
+            raise ParameterError(message)
     if asked.samples:
         values.setdefault("do_sample", True)  # or transformers warns that temperature has no effect
     return asked
@@ -103,12 +117,15 @@ def _check_keywords(strategy: Strategy, values: Mapping[str, Any]) -> None:
             raise ParameterError(message)
 
 
-def default_strategy(config: GenerationConfig, mode: str, *, cold: bool) -> Strategy:
+def default_strategy(
+    config: GenerationConfig, mode: str, objects: Mapping[str, Any], *, cold: bool
+) -> Strategy:
     """The strategy that transformers would use.
 
     Args:
         config: the merged configuration.
         mode: transformers' mode for it.
+        objects: the arguments of generate that only some strategies take: assistant_model.
         cold: every row has temperature 0.
 
     Raises:
@@ -121,6 +138,7 @@ def default_strategy(config: GenerationConfig, mode: str, *, cold: bool) -> Stra
         message = f"the configuration asks for {mode} ({_why(config)}), the strategy {name!r}: {error}"
         raise UnsupportedArgumentError(message) from error
     found = {key: getattr(config, key) for key in params_of(cls) if getattr(config, key, None) is not None}
+    found |= {key: value for key, value in objects.items() if key in params_of(cls)}
     chosen: Strategy = registry().resolve("strategies", (name, found))
     return chosen
 
@@ -165,6 +183,17 @@ def refuse_unused(values: Mapping[str, Any]) -> None:
                 "put it into the list, at its place in the order, or leave processors out"
             )
             raise ParameterError(message)
+
+
+def check_vocabulary(strategy: Strategy, name: str, model: Any, target: Any) -> None:
+    """Raise `ParameterError` when a strategy's further model has other tokens than the target."""
+    sizes = [each.config.get_text_config().vocab_size for each in (model, target)]
+    if sizes[0] != sizes[1]:
+        message = (
+            f"the {name} model of strategy={strategy.NAME!r} has a vocabulary of {sizes[0]} tokens and the "
+            f"model one of {sizes[1]}: choose one of the same family"
+        )
+        raise ParameterError(message)
 
 
 def check_needs(strategy: Strategy, session: Session) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from decodekit.chain import Chain
-from decodekit.errors import EmptySupportError, NonFiniteLogitsError
+from decodekit.errors import EmptySupportError, NonFiniteLogitsError, PluginError
 from decodekit.history import History
 from decodekit.row import Row
 
@@ -22,17 +22,21 @@ class Distribution:
     """What the next token of each row may be, after the row's chain of processors.
 
     Without drafts the shape is [B, V]. With drafts it is [B, K + 1, V]: column ``j`` follows the first
-    ``j`` tokens of the row's draft.
+    ``j`` tokens of the row's draft; or [B, V] for what follows the whole draft.
 
     Attributes:
         logits: what the model gave, in its dtype.
         scores: the processed logits, float32 or better; -inf is a token of probability 0.
         memories: for each row and column what each stateful processor returned, float [V].
+        states: of [B, V], the states of each row's stateful processors there.
+        offsets: of [B, V], how many hypothetical tokens stand before; none when empty.
     """
 
     logits: Tensor
     scores: Tensor
     memories: Sequence[Sequence[tuple[Tensor, ...]]] = ()
+    states: Sequence[tuple[object, ...]] = ()
+    offsets: Sequence[int] = ()
 
     @cached_property
     def logprobs(self) -> Tensor:
@@ -51,8 +55,14 @@ class Distribution:
     def select(self, rows: Sequence[int] | Tensor) -> "Distribution":
         """The given rows, in that order; a row may be named more than once."""
         index = torch.as_tensor(rows, dtype=torch.long, device=self.scores.device)
-        memories = [self.memories[row] for row in index.tolist()] if self.memories else ()
-        return Distribution(self.logits[index], self.scores[index], memories)
+        chosen = index.tolist()
+        return Distribution(
+            self.logits[index],
+            self.scores[index],
+            [self.memories[row] for row in chosen] if self.memories else (),
+            [self.states[row] for row in chosen] if self.states else (),
+            [self.offsets[row] for row in chosen] if self.offsets else (),
+        )
 
     def column(self, row: int, column: int) -> tuple[Tensor, Tensor]:
         """Logits and scores [V] of one row after ``column`` tokens of its draft."""
@@ -80,6 +90,7 @@ def process(
     history: History,
     logits: Tensor,
     drafts: Drafts | None = None,
+    after: Distribution | None = None,
 ) -> Distribution:
     """Apply each row's chain to its logits.
 
@@ -89,16 +100,17 @@ def process(
         history: their committed tokens.
         logits: [B, V], or [B, K + 1, V] with drafts.
         drafts: hypothetical next tokens of each row, of which the longest has K.
+        after: with [B, V] and drafts, the distribution before each row's last drafted token.
 
     Raises:
+        PluginError: stateful processors need ``after``.
         NonFiniteLogitsError: a row's logits hold NaN or +inf, or nothing but -inf.
         EmptySupportError: the chain left a row without any token.
     """
     _check_raw(rows, logits)
-    if drafts is None:
-        scores, memories = _process_column(chains, rows, history, logits, [row.states for row in rows])
-        _check_scores(chains, rows, scores)
-        return Distribution(logits, scores, [[memory] for memory in memories] if any(memories) else ())
+    if logits.dim() == 2:
+        return _process_end(chains, rows, history, logits, drafts or (), after)
+    drafts = drafts or [()] * len(rows)
     columns, memories_of = [], [[] for _ in rows]  # type: list[Tensor], list[list[tuple[Tensor, ...]]]
     states = [row.states for row in rows]
     for column, hypothetical in enumerate(_hypotheses(history, drafts)):
@@ -112,6 +124,36 @@ def process(
     return Distribution(
         logits, torch.stack(columns, dim=1), memories_of if any(map(any, memories_of)) else ()
     )
+
+
+def _process_end(
+    chains: Sequence[Chain],
+    rows: Sequence[Row],
+    history: History,
+    logits: Tensor,
+    drafts: Drafts,
+    after: Distribution | None,
+) -> Distribution:
+    """The distribution [B, V] after the whole drafts."""
+    states = [row.states for row in rows]
+    if after is not None and any(states):
+        before = after.offsets or [0] * len(rows)
+        states = [
+            chains[row.chain].advance(state, draft[-1], memory[0]) if len(draft) > length else state
+            for row, state, memory, draft, length in zip(
+                rows, after.states, after.memories, drafts, before, strict=True
+            )
+        ]
+    elif any(states) and any(drafts):
+        message = (
+            "the chain keeps a state: give dist the distribution before the last drafted token as after="
+        )
+        raise PluginError(message)
+    hypothetical = history.append(drafts) if any(drafts) else history
+    scores, memories = _process_column(chains, rows, hypothetical, logits, states)
+    _check_scores(chains, rows, scores)
+    kept = [[memory] for memory in memories] if any(memories) else ()
+    return Distribution(logits, scores, kept, states, [len(draft) for draft in drafts])
 
 
 def _hypotheses(history: History, drafts: Drafts) -> Iterator[History]:

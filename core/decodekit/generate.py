@@ -52,7 +52,7 @@ def generate(
         stopping_criteria: criteria of transformers, ``(input_ids, scores) -> bool [B]``.
         prefix_allowed_tokens_fn: not supported by this version.
         synced_gpus: not supported by this version.
-        assistant_model: not supported by this version.
+        assistant_model: a smaller model with the same vocabulary, which drafts for the strategy ``assisted``.
         streamer: an object with ``put(tokens)`` and ``end()``; gets the prompt, then each token.
         negative_prompt_ids: not supported by this version.
         negative_prompt_attention_mask: not supported by this version.
@@ -82,7 +82,6 @@ def generate(
     _refuse(
         prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         synced_gpus=synced_gpus,
-        assistant_model=assistant_model,
         negative_prompt_ids=negative_prompt_ids,
         negative_prompt_attention_mask=negative_prompt_attention_mask,
         custom_generate=custom_generate,
@@ -93,6 +92,7 @@ def generate(
         processors=processors,
         seed=seed,
         tokenizer=tokenizer,
+        assistant_model=assistant_model,
         logits_processor=logits_processor or (),
         stopping_criteria=stopping_criteria or (),
     )

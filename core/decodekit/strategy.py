@@ -8,6 +8,10 @@ import attrs
 from decodekit.processor import API_VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PreTrainedModel
+
     from decodekit.batch import Batch
 
 __all__ = ["Capability", "Strategy", "StrategyLaws"]
@@ -59,6 +63,20 @@ class Strategy:
     """Whether it draws tokens, so that temperature and the truncations of the configuration apply."""
     SEARCHES: ClassVar[bool] = False
     """Whether the rows of a prompt are alternatives, of which `finish` keeps the best with `Batch.keep`."""
+
+    POSITIONAL: ClassVar[bool] = False
+    """Whether it draws at one position more than once (a draft and its verification), so that the draws
+    must repeat: a call without a seed then takes its seeds from torch's global generator."""
+
+    @property
+    def models(self) -> "Mapping[str, PreTrainedModel]":
+        """Further models by session name, opened before `start`; they must have the same vocabulary."""
+        return {}
+
+    @property
+    def lookahead(self) -> int:
+        """The most tokens that it drafts, for which a static cache needs room."""
+        return 0
 
     @property
     def samples(self) -> bool:

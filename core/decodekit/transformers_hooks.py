@@ -44,6 +44,7 @@ def read_request(
     inputs: Tensor | None,
     generation_config: GenerationConfig | None,
     kwargs: Mapping[str, Any],
+    assistant_model: "PreTrainedModel | None" = None,
 ) -> Request:
     """Read a call as ``model.generate`` would; the model and the given configuration stay as they are.
 
@@ -66,7 +67,7 @@ def read_request(
     if not isinstance(config.do_sample, bool):
         message = f"do_sample={config.do_sample!r} is not allowed: do_sample must be True or False"
         raise ParameterError(message)
-    mode = str(config.get_generation_mode(None).value)
+    mode = str(config.get_generation_mode(assistant_model).value)
     model_kwargs = {name: value for name, value in model_kwargs.items() if not hasattr(config, name)}
     _check_names(model, config, model_kwargs)
     input_ids, mask = _inputs(model, inputs, config, model_kwargs)

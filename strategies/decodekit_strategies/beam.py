@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, NamedTuple
 import attrs
 import torch
 from decodekit import Batch, Capability, Distribution, Row, Strategy, StrategyLaws, param
+from torch import Tensor
 
 __all__ = ["Beam"]
 
@@ -93,7 +94,7 @@ class Beam(Strategy):
             if noise is not None and not batch.rows[members[0]].greedy:
                 keys = total.softmax(-1) / noise[members].flatten()
             keys = keys.masked_fill(total == -torch.inf, -torch.inf)
-            best = keys.topk(min(many, keys.numel())).indices
+            best = _largest(keys, many)
             best = best[total[best] > -torch.inf]
             places, tokens = (best // p.scores.shape[-1]).tolist(), (best % p.scores.shape[-1]).tolist()
             scores = total[best].tolist()
@@ -152,6 +153,13 @@ class Beam(Strategy):
             missing = batch.returns - len(rows)
             best += rows[: batch.returns] + [rows[0].blank("exhausted") for _ in range(missing)]
         batch.keep(best)
+
+
+def _largest(keys: Tensor, count: int) -> Tensor:
+    """The indices of the largest, best first; ties go to the lowest index, which topk does not promise."""
+    least = keys.topk(min(count, keys.numel())).values[-1]
+    inside = (keys >= least).nonzero()[:, 0]
+    return inside[keys[inside].argsort(descending=True, stable=True)][:count]
 
 
 def _by_prompt(rows: list[Row]) -> dict[int, list[int]]:

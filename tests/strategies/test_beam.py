@@ -3,7 +3,9 @@ import itertools
 import decodekit as dk
 import pytest
 import torch
+from decodekit.testing import strategy_checks
 from decodekit.testing.models import CacheHashModel, MarkovModel, tiny_llama, tiny_mamba, tiny_mistral
+from decodekit_strategies.beam import Beam
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,6 +112,34 @@ def test_scores_are_those_of_the_returned_tokens():
     torch.testing.assert_close(output.sequences_scores, (output.token_logprobs.sum(1) / lengths).float())
     assert output.sequences_scores.tolist() == sorted(output.sequences_scores.tolist(), reverse=True)
     assert len({tuple(row) for row in output.sequences.tolist()}) == 3
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(run, id=f"{kind} {name}")
+        for kind, beam in {"search": Beam(num_beams=3), "sampling": Beam(num_beams=3, do_sample=True)}.items()
+        for name, run in strategy_checks(beam)
+    ],
+)
+def test_the_kit(check):
+    check()
+
+
+def test_ties_go_to_the_earlier_beam_and_the_lower_id():
+    model = MarkovModel(torch.zeros(5, 5), eos_token_id=4, pad_token_id=4)
+    output = dk.generate(model, input_ids=torch.tensor([[1]]), **(ARGUMENTS | {"max_new_tokens": 2}))
+    assert output.sequences[0].tolist() == [1, 0, 0]
+
+
+def test_an_instance_brings_its_parameters():
+    ids = torch.tensor([[5, 6]])
+    two = dk.generate(
+        MODELS["llama"], input_ids=ids, strategy=Beam(num_beams=2), num_return_sequences=2, max_new_tokens=4
+    )
+    assert len(two) == 2
+    with pytest.raises(dk.ParameterError, match=r"num_beams=3 and strategy=.*contradict"):
+        dk.generate(MODELS["llama"], input_ids=ids, strategy=Beam(num_beams=2), num_beams=3, max_new_tokens=4)
 
 
 def test_one_beam_is_greedy():

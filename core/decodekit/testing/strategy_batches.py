@@ -14,16 +14,12 @@ from decodekit.testing.models import MarkovModel
 from decodekit.testing.strategy_case import Case, around, expect, expect_same
 from decodekit.testing.strategy_models import CACHED, KitModel
 from decodekit.testing.strategy_reference import full_logits
-from decodekit.testing.strategy_subject import StrategySubject
+from decodekit.testing.strategy_subject import StrategySubject, without_draws
 
 if TYPE_CHECKING:
     from decodekit.batch import Batch
 
 __all__ = ["CHECKS"]
-
-
-def _without_draws(subject: StrategySubject) -> str | None:
-    return None if subject.samples else "it does not sample (SAMPLES)"
 
 
 @check("S6")
@@ -48,7 +44,7 @@ def batch_order(subject: StrategySubject, draw: Draw) -> None:
     expect_same(case, own, reordered, f"in the order {order}")
 
 
-@check("S8", skip=_without_draws)
+@check("S8", skip=without_draws)
 def seeds(subject: StrategySubject, draw: Draw) -> None:
     """Tokens follow from prompt and seed; another seed, and another row of one prompt, draws anew."""
     size = draw(st.integers(6, 9))

@@ -12,7 +12,7 @@ from decodekit.testing.check import Draw, check
 from decodekit.testing.strategy_case import Case, expect
 from decodekit.testing.strategy_models import EXACT
 from decodekit.testing.strategy_reference import greedy_tokens, scores, sequence_law
-from decodekit.testing.strategy_subject import StrategySubject
+from decodekit.testing.strategy_subject import StrategySubject, without_draws
 from decodekit.testing.strategy_toys import Bytes
 from decodekit.wrapped import WrappedProcessor
 
@@ -71,13 +71,13 @@ def reported_log_probabilities(subject: StrategySubject, draw: Draw) -> None:
         expect(same, case, f"{_name(row)} is {row.tokens} with {row.logprobs}, teacher forcing says {wanted}")
 
 
-@check("S4", law="lossless", most_examples=12)
+@check("S4", law="lossless", skip=without_draws, most_examples=12)
 def sequence_law_of_the_model(subject: StrategySubject, draw: Draw) -> None:
     """Sequences have the probabilities of plain sampling, without a chain (chi-square, p > 1e-6)."""
     _expect_law(attrs.evolve(_enumerable(draw(subject.cases(_ENUMERABLE, largest=3))), processors=()))
 
 
-@check("S5", law="lossless", most_examples=15)
+@check("S5", law="lossless", skip=without_draws, most_examples=15)
 def sequence_law_with_processors(subject: StrategySubject, draw: Draw) -> None:
     """Sequences have the probabilities of plain sampling under every chain (chi-square, p > 1e-6)."""
     _expect_law(_enumerable(draw(subject.cases(_ENUMERABLE, largest=3, least_processors=1))))

@@ -15,7 +15,7 @@ from decodekit.testing.strategy_case import Case
 from decodekit.testing.strategy_models import KINDS, random_model
 from decodekit.testing.strategy_toys import random_chain
 
-__all__ = ["StrategySubject"]
+__all__ = ["StrategySubject", "without_draws"]
 
 
 @attrs.frozen
@@ -82,6 +82,11 @@ class StrategySubject:
             least_prompts=st.just(least_prompts),
             least_processors=st.just(least_processors),
         )
+
+
+def without_draws(subject: StrategySubject) -> str | None:
+    """Why a check of draws does not apply to a strategy that makes none."""
+    return None if subject.samples else "it does not sample (SAMPLES)"
 
 
 @attrs.frozen
