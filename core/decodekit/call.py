@@ -48,6 +48,7 @@ class Options:
     assistant_model: Any = None
     logits_processor: Sequence[Any] = ()
     stopping_criteria: Sequence[Any] = ()
+    prefix_allowed_tokens_fn: Any = None
     keep_logprobs: bool = False
 
 
@@ -141,7 +142,11 @@ def prepare(
     values = dict(kwargs)
     per_row = per_row_values(values)
     if options.processors is not None:
-        refuse_unused({**values, **per_row, "logits_processor": options.logits_processor or None})
+        own = {
+            "logits_processor": options.logits_processor or None,
+            "prefix_allowed_tokens_fn": options.prefix_allowed_tokens_fn,
+        }
+        refuse_unused({**values, **per_row, **own})
     assistant = {} if options.assistant_model is None else {"assistant_model": options.assistant_model}
     asked = asked_strategy(options.strategy, values, assistant)
     request = read_request(model, inputs, generation_config, values, options.assistant_model)
@@ -190,7 +195,12 @@ def _chains_and_rows(
         slots = explicit(options.processors, count)
     else:
         slots = configured(
-            request.config, per_row, sampling=strategy.samples, least=least, wrapped=options.logits_processor
+            request.config,
+            per_row,
+            sampling=strategy.samples,
+            least=least,
+            wrapped=options.logits_processor,
+            prefix=options.prefix_allowed_tokens_fn,
         )
     chains, numbers = rows_of_chains(slots, count)
     seeds = prompt_seeds(options.seed, count) if options.seed is not None else [0] * count

@@ -37,6 +37,11 @@ class Chain:
         """The processors that keep a state for each row."""
         return tuple(item for item in self.processors if isinstance(item, StatefulProcessor))
 
+    @property
+    def cleans(self) -> bool:
+        """Whether one of the processors takes NaN and infinities out of the logits."""
+        return any(processor.CLEANS for processor in self.processors)
+
     def init(self, prompt: list[int]) -> tuple[Any, ...]:
         """The states of a row before its first generated token."""
         return tuple(processor.init(prompt) for processor in self.stateful)
@@ -47,14 +52,16 @@ class Chain:
         """Process logits [B, V]; ``states`` holds one tuple a row.
 
         Returns:
-            The processed logits, in float32 or better, and what each stateful processor returned.
+            The processed logits, in float32 or better, and the memory of each stateful processor.
         """
         logits = logits if logits.dtype == torch.float64 else logits.float()
         outputs: list[Tensor] = []
         for processor in self.processors:
             if isinstance(processor, StatefulProcessor):
-                logits = processor.process(logits, history, [state[len(outputs)] for state in states])
-                outputs.append(logits)
+                given = [state[len(outputs)] for state in states]
+                processed = processor.process(logits, history, given)
+                outputs.append(processor.memory(logits, processed))
+                logits = processed
             else:
                 logits = processor(logits, history)
         return logits, outputs

@@ -12,7 +12,7 @@ from decodekit.errors import ParameterError, UnknownNameError, UnsupportedArgume
 from decodekit.params import params_of, plain_type
 from decodekit.processor import Processor
 from decodekit.registry import registry
-from decodekit.wrapped import WrappedProcessor
+from decodekit.wrapped import PrefixConstraint, WrappedProcessor
 
 __all__ = ["FIELDS", "Field", "check_lengths", "configured", "explicit", "per_row_values", "rows_of_chains"]
 
@@ -36,6 +36,7 @@ class Field:
 
 
 USER = Field("logits_processor")
+PREFIX = Field("prefix_allowed_tokens_fn", "PrefixConstrainedLogitsProcessor")
 FIELDS = (
     Field("sequence_bias", "SequenceBiasLogitsProcessor"),
     Field("encoder_repetition_penalty", "EncoderRepetitionPenaltyLogitsProcessor", (1,)),
@@ -44,6 +45,7 @@ FIELDS = (
     Field("encoder_no_repeat_ngram_size", "EncoderNoRepeatNGramLogitsProcessor", (0,)),
     Field("bad_words_ids", "NoBadWordsLogitsProcessor"),
     Field("min_new_tokens", "MinNewTokensLengthLogitsProcessor", (0,)),
+    PREFIX,
     Field("forced_bos_token_id", "ForcedBOSTokenLogitsProcessor"),
     Field("forced_eos_token_id", "ForcedEOSTokenLogitsProcessor"),
     Field("remove_invalid_values", "InfNanRemoveLogitsProcessor", (False,)),
@@ -100,6 +102,7 @@ def configured(
     sampling: bool,
     least: int = 1,
     wrapped: Sequence[Any] = (),
+    prefix: Any = None,
 ) -> list[Slot]:
     """The places of the chain that a configuration asks for.
 
@@ -110,11 +113,14 @@ def configured(
         least: tokens that every truncation must leave; a search needs one that is not EOS.
         wrapped: the caller's transformers processors; they stand before the sampling fields, and one of
             a class that the configuration brings as well takes its place.
+        prefix: the caller's ``prefix_allowed_tokens_fn``.
 
     Raises:
         UnsupportedArgumentError: a field is active and no installed plugin has its processor.
     """
     values = {field: rows.get(field.name, [getattr(config, field.name, None)]) for field in FIELDS}
+    if prefix is not None:
+        values[PREFIX] = [PrefixConstraint(prefix, config.num_beams or 1)]
     active = [
         field
         for field in FIELDS
@@ -131,7 +137,8 @@ def configured(
             slots.append(taken[field.theirs])
         elif field in active:
             made = [
-                None if _is_inactive(field, value) else _make(field, value, least) for value in values[field]
+                None if _is_inactive(field, value) else _make(field, value, least, config)
+                for value in values[field]
             ]
             slots.append(made if field.name in rows else made[0])  # type: ignore[arg-type]  # active: not None
     return slots
@@ -143,7 +150,9 @@ def _is_inactive(field: Field, value: Any) -> bool:
     return value is None or any(value == nothing for nothing in field.off)
 
 
-def _make(field: Field, value: Any, least: int) -> Processor:
+def _make(field: Field, value: Any, least: int, config: GenerationConfig) -> Processor:
+    if isinstance(value, Processor):
+        return value
     try:
         cls = registry().entry("processors", field.name).cls
     except UnknownNameError as error:
@@ -152,7 +161,8 @@ def _make(field: Field, value: Any, least: int) -> Processor:
     first, *others = params_of(cls)
     if field.name == "top_k":
         value = max(value, least)
-    given = {first: value} | ({"min_tokens_to_keep": least} if "min_tokens_to_keep" in others else {})
+    known = {"min_tokens_to_keep": least, "forced_bos_token_id": config.forced_bos_token_id}
+    given = {first: value} | {name: known[name] for name in others if name in known}
     made: Processor = registry().resolve("processors", (field.name, given))
     return made
 

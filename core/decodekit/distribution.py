@@ -104,10 +104,11 @@ def process(
 
     Raises:
         PluginError: stateful processors need ``after``.
-        NonFiniteLogitsError: a row's logits hold NaN or +inf, or nothing but -inf.
+        NonFiniteLogitsError: a row's logits hold NaN or +inf, or nothing but -inf, and its chain does not
+            clean them.
         EmptySupportError: the chain left a row without any token.
     """
-    _check_raw(rows, logits)
+    _check_raw(chains, rows, logits)
     if logits.dim() == 2:
         return _process_end(chains, rows, history, logits, drafts or (), after)
     drafts = drafts or [()] * len(rows)
@@ -208,13 +209,16 @@ def _advance(
     ]
 
 
-def _check_raw(rows: Sequence[Row], logits: Tensor) -> None:
+def _check_raw(chains: Sequence[Chain], rows: Sequence[Row], logits: Tensor) -> None:
     finite = logits.amax(-1).isfinite().view(len(rows), -1).all(-1)
     if bool(finite.all()):
         return
-    row = rows[int((~finite).nonzero()[0])]
+    damaged = [row for row, fine in zip(rows, finite.tolist(), strict=True) if not fine]
+    refused = [row for row in damaged if not chains[row.chain].cleans]
+    if not refused:
+        return
     message = (
-        f"the model's logits of {_place(row)} hold NaN or +inf, or allow no token at all; "
+        f"the model's logits of {_place(refused[0])} hold NaN or +inf, or allow no token at all; "
         "load the model in a wider dtype (dtype='float32'), or look for damaged weights"
     )
     raise NonFiniteLogitsError(message)

@@ -42,7 +42,8 @@ def generate(
 
     The positional arguments and every further keyword mean what they mean to ``model.generate`` and
     have the same defaults. Some numbers may be lists with a value for each prompt: temperature,
-    top_k, top_p, min_p, repetition_penalty, min_new_tokens. A temperature of 0 is greedy decoding.
+    top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff, top_h, repetition_penalty,
+    no_repeat_ngram_size, min_new_tokens. A temperature of 0 is greedy decoding.
 
     Args:
         model: a decoder-only model, quantized or not; it is left as it was.
@@ -50,7 +51,7 @@ def generate(
         generation_config: used as it is where no keyword says otherwise.
         logits_processor: processors of transformers, ``(input_ids, scores) -> scores``.
         stopping_criteria: criteria of transformers, ``(input_ids, scores) -> bool [B]``.
-        prefix_allowed_tokens_fn: not supported by this version.
+        prefix_allowed_tokens_fn: ``(batch_id, input_ids [T]) -> token ids``, all that may come next.
         synced_gpus: not supported by this version.
         assistant_model: a smaller model with the same vocabulary, which drafts for the strategy ``assisted``.
         streamer: an object with ``put(tokens)`` and ``end()``; gets the prompt, then each token.
@@ -80,7 +81,6 @@ def generate(
         EmptySupportError: the chain left a row without any token.
     """
     _refuse(
-        prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         synced_gpus=synced_gpus,
         negative_prompt_ids=negative_prompt_ids,
         negative_prompt_attention_mask=negative_prompt_attention_mask,
@@ -95,6 +95,7 @@ def generate(
         assistant_model=assistant_model,
         logits_processor=logits_processor or (),
         stopping_criteria=stopping_criteria or (),
+        prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
     )
     call = prepare(model, inputs, generation_config, kwargs, options)
     with _streaming(streamer, call) as put:

@@ -5,6 +5,7 @@ the command line's help and the tables of the docs are all generated from that f
 """
 
 import functools
+import json
 import re
 import types
 import typing
@@ -78,36 +79,19 @@ class ParamInfo:
     def check(self, value: Any) -> Any:
         """Return ``value`` in the parameter's own type, or raise `ParameterError`.
 
-        An integral float is taken for an int and an int for a float; a bool is never a number.
+        An integral float is taken for an int and an int for a float; a bool is never a number. Lists
+        and arrays are taken for tuples, a mapping for its pairs, and a single item for a tuple of one.
         """
         if value is None and type(None) in typing.get_args(self.type):
             return None
-        value = self._coerce(value)
-        if self.choices is not None and value not in self.choices:
-            raise ParameterError(self._complaint(value))
-        if self.range is not None and value not in self.range:
-            raise ParameterError(self._complaint(value))
+        try:
+            value = _convert(plain_type(self.type), value)
+        except ValueError:
+            raise ParameterError(self._complaint(value)) from None
+        for allowed in (self.choices, self.range):
+            if allowed is not None and value not in allowed:
+                raise ParameterError(self._complaint(value))
         return value
-
-    def _coerce(self, value: Any) -> Any:
-        kind = plain_type(self.type)
-        if typing.get_origin(kind) is tuple:
-            return self._items(value, typing.get_args(kind)[0])
-        if kind not in (int, float, bool, str):
-            return value
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if kind is float and number:
-            return float(value)
-        if kind is int and number and (isinstance(value, int) or value.is_integer()):
-            return int(value)
-        if kind in (bool, str) and isinstance(value, kind):
-            return value
-        raise ParameterError(self._complaint(value))
-
-    def _items(self, value: Any, kind: type) -> Any:
-        if isinstance(value, (tuple, list)) and all(isinstance(item, kind) for item in value):
-            return tuple(value)
-        raise ParameterError(self._complaint(value))
 
     def _complaint(self, value: Any) -> str:
         return (
@@ -120,11 +104,36 @@ class ParamInfo:
         if text.lower() in ("none", "null") and type(None) in typing.get_args(self.type):
             return None
         try:
-            return self.check(_read(kind, text))
-        except ParameterError:
-            raise
+            value = _read(kind, text)
         except ValueError:
             raise ParameterError(self._complaint(text)) from None
+        return self.check(value)
+
+
+def _convert(kind: Any, value: Any) -> Any:
+    """The value in the type, or a ValueError."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # of numpy and torch
+    if typing.get_origin(kind) is tuple:
+        return _items(typing.get_args(kind), value)
+    if kind not in (int, float, bool, str):
+        return value
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float and number:
+        return float(value)
+    if kind is int and number and (isinstance(value, int) or value.is_integer()):
+        return int(value)
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
+    raise ValueError
+
+
+def _items(kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    items = tuple(value.items()) if isinstance(value, Mapping) else value
+    items = items if isinstance(items, (tuple, list)) else (items,)
+    kinds = kinds[:1] * len(items) if kinds[-1] is Ellipsis else kinds
+    if len(kinds) != len(items):
+        raise ValueError
+    return tuple(_convert(kind, item) for kind, item in zip(kinds, items, strict=True))
 
 
 def _read(kind: Any, text: str) -> Any:
@@ -139,8 +148,9 @@ def _read(kind: Any, text: str) -> Any:
     if kind in (int, float):
         return float(text)
     if typing.get_origin(kind) is tuple:
-        item = typing.get_args(kind)[0]
-        return tuple(item(part) for part in text.split(",") if part)
+        if str in typing.get_args(kind):
+            return [part for part in text.split(",") if part]
+        return json.loads(text if text.startswith("[") else f"[{text}]")
     return text
 
 

@@ -54,12 +54,14 @@ class CallContext:
         eos_token_ids: every end-of-sequence id of the call; may be empty.
         tokenizer: the tokenizer given to the call, or None.
         batch_size: rows as the call begins; fewer are live later.
+        max_new_tokens: the most tokens that a row may get; None when nobody knows.
     """
 
     vocab_size: int
     eos_token_ids: tuple[int, ...] = ()
     tokenizer: Any = None
     batch_size: int = 1
+    max_new_tokens: int | None = None
 
 
 class Processor:
@@ -75,6 +77,8 @@ class Processor:
     NAME: ClassVar[str] = ""
     API_VERSION: ClassVar[int] = API_VERSION
     LAWS: ClassVar[Laws] = Laws()
+    CLEANS: ClassVar[bool] = False
+    """Whether it takes NaN and infinities out of the logits; without such a one they are an error."""
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the new logits.
@@ -142,7 +146,7 @@ class StatefulProcessor(Processor, Generic[State]):
         raise TypeError(message)
 
     def advance(self, state: State, token: int, logits: Tensor) -> State:
-        """The state after ``token``; ``logits`` float32 [V] is what this processor returned there."""
+        """The state after ``token``; ``logits`` float [V] is the row of what `memory` kept there."""
         message = f"{type(self).__name__} must define advance(self, state, token, logits)"
         raise TypeError(message)
 
@@ -150,3 +154,7 @@ class StatefulProcessor(Processor, Generic[State]):
         """Like ``__call__`` of a stateless processor, with one state a row."""
         message = f"{type(self).__name__} must define process(self, logits, history, states)"
         raise TypeError(message)
+
+    def memory(self, logits: Tensor, processed: Tensor) -> Tensor:
+        """What `advance` will see of a call: [B, V], the result unless a subclass needs its input."""
+        return processed

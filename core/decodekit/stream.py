@@ -96,6 +96,7 @@ def stream(
         tokenizer=tokenizer,
         logits_processor=kwargs.pop("logits_processor", None) or (),
         stopping_criteria=kwargs.pop("stopping_criteria", None) or (),
+        prefix_allowed_tokens_fn=kwargs.pop("prefix_allowed_tokens_fn", None),
         keep_logprobs=True,
     )
     inputs = {name: value.to(model.device) for name, value in inputs.items()}

@@ -1,14 +1,17 @@
-"""transformers' own logits processors, as members of a chain."""
+"""What a caller of transformers gives as a function, as members of a chain."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import attrs
+import torch
 from torch import Tensor
 
+from decodekit.errors import ParameterError
 from decodekit.history import History
 from decodekit.processor import CallContext, Laws, Processor
 
-__all__ = ["WrappedProcessor"]
+__all__ = ["PrefixConstraint", "WrappedProcessor"]
 
 
 @attrs.frozen(eq=False)
@@ -48,3 +51,46 @@ class WrappedProcessor(Processor):
     def describe(self) -> str:
         """The class's name."""
         return type(self.wrapped).__name__
+
+
+@attrs.frozen(eq=False)
+class PrefixConstraint(Processor):
+    """Keep the tokens that ``allowed(batch_id, input_ids)`` names: ``prefix_allowed_tokens_fn``.
+
+    It is called for every row with the row's number in the batch, the same one for all beams of a prompt,
+    and its tokens int64 [T] with the padding. Where all that it names was forbidden before, it is forced
+    with a logit of 0.
+    """
+
+    NAME: ClassVar[str] = "prefix_allowed_tokens_fn"
+    LAWS: ClassVar[Laws] = Laws(may_revive=True)
+    allowed: Callable[[int, Tensor], list[int]]
+    num_beams: int = 1
+
+    def __call__(self, logits: Tensor, history: History) -> Tensor:
+        """Return the logits with -inf for all other tokens."""
+        slots = range(len(history)) if history.slots is None else history.slots.tolist()
+        mask = torch.full_like(logits, float("-inf"))
+        for row, slot in enumerate(slots):
+            mask[row, self._named(slot // self.num_beams, history.tokens[row])] = 0
+        kept = logits + mask
+        return torch.where(kept.isneginf().all(dim=-1, keepdim=True), mask, kept)
+
+    def _named(self, batch_id: int, tokens: Tensor) -> list[int]:
+        named = self.allowed(batch_id, tokens)
+        if len(named) == 0:
+            message = (
+                f"prefix_allowed_tokens_fn gave no token for batch_id={batch_id} after {len(tokens)} "
+                "tokens: it must give at least one, e.g. an EOS id where the constraint is fulfilled"
+            )
+            raise ParameterError(message)
+        return named
+
+    @property
+    def is_neutral(self) -> bool:
+        """Never known."""
+        return False
+
+    def describe(self) -> str:
+        """The argument's name."""
+        return self.NAME

@@ -40,6 +40,11 @@ class Count(StatefulProcessor[int]):
         return logits + torch.tensor(states, dtype=logits.dtype)[:, None]
 
 
+class Remember(Count):
+    def memory(self, logits, processed):
+        return logits
+
+
 HISTORY = History.of([[1], [2, 3]])
 
 
@@ -66,6 +71,14 @@ def test_what_changes_nothing_is_dropped_once_and_keeps_nobody_waiting():
     assert Chain([Add(0), Times(2), Times(1)]).bind(CallContext(vocab_size=4)).processors == (Times(2),)
 
 
+def test_a_chain_cleans_when_one_of_its_processors_does():
+    class Clean(Times):
+        CLEANS = True
+
+    assert Chain([Add(1), Clean(2)]).cleans
+    assert not Chain([Add(1), Times(2)]).cleans
+
+
 def test_states_are_values_in_the_order_of_the_chain():
     chain = Chain([Count(), Add(1), Count()])
     states = chain.init([7, 7])
@@ -86,3 +99,12 @@ def test_a_distribution_normalises_and_names_its_argmax():
     assert p.logprobs_of([[2]])[0][0] == pytest.approx(float(scores.log_softmax(-1)[0, 2]))
     twice = p.select([0, 0])
     assert twice.scores.shape == (2, 4)
+
+
+@pytest.mark.parametrize(("cls", "remembered"), [(Count, 4.0), (Remember, 1.0)])
+def test_advance_sees_the_result_or_what_a_processor_keeps_instead(cls, remembered):
+    chain = Chain([cls()])
+    scores, memories = chain.apply(torch.ones(1, 2), HISTORY.select([0]), [(3,)])
+    assert scores.tolist() == [[4.0, 4.0]]
+    assert memories[0].tolist() == [[remembered, remembered]]
+    assert chain.advance((3,), 1, [memory[0] for memory in memories]) == (3 + remembered,)

@@ -104,6 +104,24 @@ def test_values_may_be_tensors():
     assert torch.equal(call(do_sample=True, seed=3, temperature=torch.tensor([0.5, 2.0])), listed)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("typical_p", [0.1, 1.0]),
+        ("epsilon_cutoff", [0.2, 0.0]),
+        ("eta_cutoff", [0.9, 0.0]),
+        ("top_h", [0.1, 1.0]),
+        ("no_repeat_ngram_size", [1, 0]),
+    ],
+)
+def test_each_prompt_has_its_own_value(name, values):
+    arguments = {"do_sample": True, "seed": 3, "top_k": 0, "eos_token_id": None, "max_new_tokens": 12}
+    mixed = call(**arguments, **{name: values})
+    first, second = (call(**arguments, **{name: value}) for value in values)
+    assert not torch.equal(first, second)
+    assert torch.equal(mixed, torch.stack([first[0], second[1]]))
+
+
 def test_temperature_zero_is_greedy():
     greedy = call(return_dict_in_generate=True)
     cold = call(do_sample=True, temperature=0, return_dict_in_generate=True)
@@ -285,22 +303,26 @@ REFUSED = {
         dk.UnsupportedArgumentError,
         "group_beam_search.*num_beams=4.*'diverse_beam'",
     ),
-    "assistant": (
-        {"assistant_model": MODEL},
-        dk.UnsupportedArgumentError,
-        "assistant_model= is not supported",
-    ),
-    "lookup": ({"prompt_lookup_num_tokens": 3}, dk.UnsupportedArgumentError, "'assisted'"),
+    "own layers": ({"use_mtp": True}, dk.UnsupportedArgumentError, "use_mtp=True"),
     "custom": ({"custom_generate": "x"}, dk.UnsupportedArgumentError, "custom_generate="),
-    "prefix": ({"prefix_allowed_tokens_fn": len}, dk.UnsupportedArgumentError, "prefix_allowed_tokens_fn="),
+    "prefix": (
+        {"prefix_allowed_tokens_fn": lambda batch_id, tokens: []},
+        dk.ParameterError,
+        "prefix_allowed_tokens_fn gave no token for batch_id=0 after",
+    ),
+    "prefix beside a chain": (
+        {"prefix_allowed_tokens_fn": len, "processors": ["top_k"]},
+        dk.ParameterError,
+        "prefix_allowed_tokens_fn=.* would have no effect",
+    ),
     "negative": ({"negative_prompt_ids": IDS}, dk.UnsupportedArgumentError, "negative_prompt_ids="),
     "guidance": ({"guidance_scale": 1.5}, dk.UnsupportedArgumentError, "guidance_scale=1.5 is not supported"),
-    "typical": (
-        {"do_sample": True, "typical_p": 0.9},
+    "watermark": (
+        {"watermarking_config": {"greenlist_ratio": 0.3}},
         dk.UnsupportedArgumentError,
-        "typical_p=0.9 needs the processor",
+        "needs the processor 'watermarking_config'",
     ),
-    "bad words": ({"bad_words_ids": [[3]]}, dk.UnsupportedArgumentError, "bad_words_ids="),
+    "bad words": ({"bad_words_ids": [[3, -1]]}, dk.ParameterError, "bad_words_ids holds the token id -1"),
     "attentions": ({"output_attentions": True}, dk.UnsupportedArgumentError, "output_attentions=True"),
     "cache": (
         {"cache_implementation": "quantized"},

@@ -3,7 +3,9 @@
 import math
 
 import attrs
+import numpy as np
 import pytest
+import torch
 from decodekit import ParameterError, param, params_of
 from decodekit.params import Interval, build
 from hypothesis import assume, given
@@ -142,6 +144,58 @@ def test_a_long_seed_keeps_all_its_digits():
 def test_a_text_that_cannot_be_read_is_a_bad_value(name, text):
     with pytest.raises(ParameterError, match=f"^{name}="):
         KNOBS[name].from_text(text)
+
+
+@attrs.frozen
+class Nested:
+    """A class with parameters that hold others."""
+
+    NAME = "nested"
+    words: tuple[tuple[int, ...], ...] = param((), help="Lists of ids.")
+    bias: tuple[tuple[tuple[int, ...], float], ...] = param((), help="Pairs of ids and number.")
+    start: tuple[int, float] = param((0, 1.0), help="Where, and how much.")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "text", "value"),
+    [
+        ("words", [[1, 2], [3]], "[[1, 2], [3]]", ((1, 2), (3,))),
+        ("words", [4, (5,)], "4, [5]", ((4,), (5,))),
+        ("bias", {(1, 2): 3, (4,): 0.5}, "[[[1, 2], 3], [[4], 0.5]]", (((1, 2), 3.0), ((4,), 0.5))),
+        ("bias", [[[7], -1.0]], "[[[7], -1]]", (((7,), -1.0),)),
+        ("start", [5, 2], "5, 2", (5, 2.0)),
+    ],
+)
+def test_tuples_of_tuples_are_taken_from_lists_mappings_and_texts(name, given, text, value):
+    assert getattr(Nested(**{name: given}), name) == value
+    assert getattr(build(Nested, {name: text}), name) == value
+
+
+def test_numbers_and_arrays_of_numpy_and_torch_are_taken():
+    assert Nested(words=torch.tensor([[1, 2], [3, 4]])).words == ((1, 2), (3, 4))
+    assert Nested(words=[[np.int64(3)]]).words == ((3,),)
+    assert Knobs(rate=torch.tensor(0.5), count=np.int32(4)) == Knobs(rate=0.5, count=4)
+    with pytest.raises(ParameterError, match="count="):
+        Knobs(count=torch.tensor([1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("words", [[1.5]]),
+        ("words", "ab"),
+        ("words", [[[1]]]),
+        ("words", [None]),
+        ("bias", [[[1], "x"]]),
+        ("bias", [[[1], 1.0, 2.0]]),
+        ("bias", {1: None}),
+        ("start", 5),
+        ("start", [1, 2, 3]),
+    ],
+)
+def test_tuples_of_other_shapes_are_refused(name, value):
+    with pytest.raises(ParameterError, match=f"^{name}="):
+        Nested(**{name: value})
 
 
 def test_what_is_known_of_a_parameter():

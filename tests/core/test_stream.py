@@ -117,6 +117,14 @@ def test_gradients_are_the_readers_own(model, tokenizer):
     assert not any(parameter.grad_fn for parameter in model.parameters())
 
 
+def test_a_constraint_works_here_too(model, tokenizer):
+    events = list(
+        dk.stream(model, tokenizer, "Once", prefix_allowed_tokens_fn=lambda row, ids: [65, 66], **ARGUMENTS)
+    )
+    assert {event.token for event in events if isinstance(event, dk.TokenEvent)} <= {65, 66}
+    assert events[-1].output.stats.chains[0].startswith("prefix_allowed_tokens_fn")
+
+
 def test_stop_strings_need_no_tokenizer_argument(model, tokenizer):
     table = torch.zeros(300, 300)
     order = tokenizer("ab.cd")["input_ids"]

@@ -11,6 +11,7 @@ from transformers import (
     LogitsProcessorList,
     MaxLengthCriteria,
     NoBadWordsLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
 )
@@ -25,12 +26,39 @@ SETTINGS = {
     "greedy, several EOS": {"eos_token_id": [2, 5, 9, 11, 14, 20, 21, 22]},
     "greedy, static cache": {"cache_implementation": "static"},
     "greedy, no cache": {"use_cache": False},
+    "greedy, no n-gram twice": {"no_repeat_ngram_size": 2},
+    "greedy, no n-gram of the prompt": {"encoder_no_repeat_ngram_size": 1},
+    "greedy with the prompt's words": {"encoder_repetition_penalty": 1.7},
+    "greedy with biases": {
+        "sequence_bias": [[[4], 2.0], [[4, 4], -float("inf")], [[4, 5], 3.0], [[7], -1.0]]
+    },
+    "greedy without bad words": {"bad_words_ids": [[3], [4, 5], [2], [6, 6, 6]]},
+    "greedy, suppressed": {"suppress_tokens": [4, 7, 40]},
+    "greedy, suppressed at the beginning": {"begin_suppress_tokens": [*range(2, 29)]},
+    "greedy, forced beginning": {"forced_bos_token_id": 5},
+    "greedy, forced and suppressed beginning": {
+        "forced_bos_token_id": 5,
+        "begin_suppress_tokens": [*range(2, 29)],
+    },
+    "greedy, forced end": {"forced_eos_token_id": 2},
+    "greedy, one of two forced ends": {"forced_eos_token_id": [2, 9], "eos_token_id": [2, 9]},
+    "greedy, the end gains": {"exponential_decay_length_penalty": (2, 1.6)},
+    "sample, the end gains": {"exponential_decay_length_penalty": [1, 1.3], "do_sample": True, "top_k": 0},
+    "greedy, normalised": {"renormalize_logits": True},
+    "sample, normalised": {"do_sample": True, "top_k": 9, "renormalize_logits": True},
+    "greedy, invalid values": {"remove_invalid_values": True, "bad_words_ids": [[3], [4, 5]]},
+    "sample, invalid values": {"remove_invalid_values": True, "do_sample": True, "top_k": 5},
+    "sample with biases": {"sequence_bias": {(4,): 2.0, (4, 4): -5.0}, "do_sample": True},
     "sample": {"do_sample": True},
     "sample, whole vocabulary": {"do_sample": True, "top_k": 0},
     "sample, warm": {"do_sample": True, "temperature": 1.7, "top_k": 0},
     "sample, nucleus": {"do_sample": True, "temperature": 0.7, "top_p": 0.8},
     "sample, top-p 0": {"do_sample": True, "top_p": 0.0},
     "sample, min-p": {"do_sample": True, "top_k": 0, "min_p": 0.1},
+    "sample, typical": {"do_sample": True, "top_k": 0, "typical_p": 0.6},
+    "sample, epsilon": {"do_sample": True, "top_k": 0, "epsilon_cutoff": 0.03},
+    "sample, eta": {"do_sample": True, "top_k": 0, "eta_cutoff": 0.03},
+    "sample, top-H": {"do_sample": True, "top_k": 0, "top_h": 0.6},
     "sample, everything": {
         "do_sample": True,
         "temperature": 1.3,
@@ -47,6 +75,8 @@ SETTINGS = {
         "eos_token_id": [2, 5, 9, 11, 14, 20, 21, 22],
     },
 }
+# There transformers counts padding as tokens of the prompt: see test_where_theirs_is_wrong.
+PADDING_COUNTS = {"encoder_repetition_penalty", "encoder_no_repeat_ngram_size", "no_repeat_ngram_size"}
 
 
 @pytest.mark.parametrize("lengths", [(4,), (1,), (6, 2, 5)], ids=str)
@@ -58,6 +88,8 @@ def test_the_same_tokens_scores_and_consumption(model, name, lengths):
         pytest.skip("transformers' Mamba has one kind of cache")
     if model == "mamba" and len(lengths) > 1 and max(lengths) > 4:
         lengths = (4, 4, 4)  # its convolution reads padding: transformers' own rows differ when padded
+    if arguments.keys() & PADDING_COUNTS:
+        lengths = (max(lengths),) * len(lengths)
     inputs = prompts_of(lengths)
     theirs, ours = both(
         MODELS[model],
@@ -86,6 +118,12 @@ def test_the_same_tokens_scores_and_consumption(model, name, lengths):
             {"do_sample": True, "min_p": 0.3, "top_k": 0},
             {"repetition_penalty": 1.5},
             {"min_new_tokens": 4},
+            {"do_sample": True, "typical_p": 0.7, "top_k": 0},
+            {"do_sample": True, "epsilon_cutoff": 0.1, "eta_cutoff": 0.05},
+            {"bad_words_ids": [[3], [4, 5]], "sequence_bias": [[[7], 2.0], [[7, 7], -3.0]]},
+            {"suppress_tokens": [4, 7], "begin_suppress_tokens": [5, 6, 8]},
+            {"forced_eos_token_id": 2, "exponential_decay_length_penalty": (1, 1.3)},
+            {"renormalize_logits": True, "repetition_penalty": 1.5},
         ]
     ),
     eos=st.sampled_from([[2], [2, 5, 9, 11], [2, 5, 7, 8, 9, 11, 14, 20, 21, 22, 25, 26, 29]]),
@@ -234,6 +272,38 @@ def test_their_processors_and_criteria_work_and_take_the_place_of_built_ones(cas
         max_new_tokens=50,
         logits_processor=LogitsProcessorList(processors),
         stopping_criteria=StoppingCriteriaList([MaxLengthCriteria(max_length=12)]),
+        return_dict_in_generate=True,
+        output_scores=True,
+        **arguments,
+    )
+    assert_same(theirs, ours, 4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"do_sample": True, "num_return_sequences": 2},
+        {"num_beams": 3, "pad_token_id": 1},
+        {"bad_words_ids": [[3], [4], [5], [6]]},  # where only these are allowed one is forced
+        {"logits_processor": [PrefixConstrainedLogitsProcessor(lambda batch_id, tokens: [9, 2, 3], 1)]},
+    ],
+    ids=str,
+)
+def test_a_constraint_sees_the_same_rows(arguments, seed):
+    """By the number of the row, the last token and the length, while rows end at different times."""
+
+    def allowed(batch_id, tokens):
+        start = 3 + (batch_id + int(tokens[-1]) + len(tokens)) % 4
+        return [start, start + 1, *([2] if len(tokens) % 3 == batch_id else [])]
+
+    theirs, ours = both(
+        MODELS["llama"],
+        seed,
+        **prompts_of((4, 2, 3)),
+        max_new_tokens=9,
+        prefix_allowed_tokens_fn=allowed,
         return_dict_in_generate=True,
         output_scores=True,
         **arguments,

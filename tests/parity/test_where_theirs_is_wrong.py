@@ -67,6 +67,24 @@ def test_padding_does_not_change_a_row_in_float64():
         )
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"no_repeat_ngram_size": 1},
+        {"encoder_no_repeat_ngram_size": 1},
+        {"encoder_repetition_penalty": 1.5},
+    ],
+    ids=str,
+)
+def test_padding_is_no_token_of_the_prompt(arguments):
+    """transformers forbids or rewards the pad id in the rows that are padded."""
+    kept = {"max_new_tokens": 1, "return_dict_in_generate": True, "output_scores": True}
+    theirs, ours = both(MODELS["llama"], **prompts_of((4, 2)), **kept, output_logits=True, **arguments)
+    torch.testing.assert_close(theirs.scores[0][:, 1:], ours.scores[0][:, 1:], atol=1e-4, rtol=1e-4)
+    assert ours.scores[0][1, 0] == ours.logits[0][1, 0]
+    assert theirs.scores[0][1, 0] != theirs.logits[0][1, 0]
+
+
 def test_a_mask_is_never_guessed():
     ids = torch.tensor([[0, 0, 5, 6]])
     with pytest.raises(

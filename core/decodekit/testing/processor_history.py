@@ -42,7 +42,8 @@ def state_is_a_value(subject: ProcessorSubject, draw: Draw) -> None:
     (state,) = states_of(processor, logits, row)
     before = processor.process(logits, row, [state])
     token = int(before.argmax())
-    children = [processor.advance(state, token, before[0].float()) for _ in range(2)]
+    memory = processor.memory(logits, before)[0].float()
+    children = [processor.advance(state, token, memory) for _ in range(2)]
     longer = row.append([[token]])
     first, second = (processor.process(logits, longer, [child]) for child in children)
     after = processor.process(logits, row, [copy.deepcopy(state)])

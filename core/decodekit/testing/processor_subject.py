@@ -133,7 +133,8 @@ def _walk(processor: StatefulProcessor[Any], logits: Tensor, tokens: list[int], 
         past = logits.clone()
         past[0, tokens[end]] = logits.max() + 1
         history = History.of([prompt], [tokens[prompt_length:end]])
-        state = processor.advance(state, tokens[end], processor.process(past, history, [state])[0].float())
+        memory = processor.memory(past, processor.process(past, history, [state]))
+        state = processor.advance(state, tokens[end], memory[0].float())
     return state
 
 

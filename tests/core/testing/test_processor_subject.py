@@ -52,7 +52,7 @@ def test_the_context_of_the_call_is_bound():
             assert logits.shape[-1] == self._vocab_size
             return logits
 
-    assert not check_processor(Bound).of(Outcome.FAILED)
+    assert not check_processor(Bound, profile="fast").of(Outcome.FAILED)
 
 
 @attrs.frozen
