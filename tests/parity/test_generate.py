@@ -289,7 +289,7 @@ def test_their_processors_and_criteria_work_and_take_the_place_of_built_ones(cas
         {"bad_words_ids": [[3], [4], [5], [6]]},  # where only these are allowed one is forced
         {"logits_processor": [PrefixConstrainedLogitsProcessor(lambda batch_id, tokens: [9, 2, 3], 1)]},
     ],
-    ids=str,
+    ids=["greedy", "sample", "beams", "bad words", "another constraint"],
 )
 def test_a_constraint_sees_the_same_rows(arguments, seed):
     """By the number of the row, the last token and the length, while rows end at different times."""
