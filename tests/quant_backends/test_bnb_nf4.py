@@ -113,5 +113,6 @@ def test_the_message_about_an_optional_kernel_is_not_shown_and_others_are(caplog
 
 def test_skip_modules_is_a_tuple_and_not_the_letters_of_a_text():
     assert BnbNf4(skip_modules=["o_proj"]).skip_modules == ("o_proj",)
-    with pytest.raises(ParameterError, match="skip_modules='o_proj'"):
-        BnbNf4(skip_modules="o_proj")
+    assert BnbNf4(skip_modules="o_proj").skip_modules == ("o_proj",)
+    with pytest.raises(ParameterError, match="skip_modules="):
+        BnbNf4(skip_modules=[1])
