@@ -40,13 +40,13 @@ class Answer:
     def figures(self) -> dict[str, Any]:
         """The measured figures by name; those of an interrupted call are fewer.
 
-        The speed is that of the tokens after the first, which waits for the prompt.
+        The speed is that of the tokens after the first, which waits for the prompt; None without any.
         """
         decoding = self.seconds - (self.first_token_seconds or 0.0)
-        speed = (len(self.tokens) - 1) / decoding if decoding else 0.0
+        speed = round((len(self.tokens) - 1) / decoding, 2) if len(self.tokens) > 1 else None
         measured = {
             "new_tokens": len(self.tokens),
-            "tokens_per_second": round(speed, 2),
+            "tokens_per_second": speed,
             "first_token_seconds": self.first_token_seconds and round(self.first_token_seconds, 3),
         }
         if self.stats is None:

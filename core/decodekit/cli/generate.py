@@ -147,7 +147,10 @@ def _report(answer: Answer, figures: dict[str, Any], as_json: bool) -> None:
         typer.echo(json.dumps(whole | figures, ensure_ascii=False))
         return
     typer.echo()
-    parts = [f"{figures['new_tokens']} tokens", f"{figures['tokens_per_second']:.1f} tokens/s"]
+    count = figures["new_tokens"]
+    parts = ["1 token" if count == 1 else f"{count} tokens"]
+    if figures["tokens_per_second"] is not None:
+        parts.append(f"{figures['tokens_per_second']:.1f} tokens/s")
     if answer.first_token_seconds is not None:
         parts.append(f"first token after {answer.first_token_seconds:.2f} s")
     parts += [f"model {figures['model_bytes'] / 1e6:.1f} MB", f"backend {figures['backend']}"]
