@@ -122,8 +122,12 @@ class Batch:
         return self._sessions[session].forward(self.rows, blocks, last=last)
 
     def logits(self, drafts: Drafts | None = None, *, session: str = TARGET, last: bool = False) -> Tensor:
-        """Raw logits of the next token, [B, V]; with drafts [B, K + 1, V] unless ``last``, see `forward`."""
+        """Raw logits of the next token, [B, V]; with drafts [B, K + 1, V] unless ``last``, see `forward`.
+
+        They are float32 or better: a softmax in half precision would not be transformers' any more.
+        """
         output = self.forward(drafts, session=session, last=last).logits
+        output = output.to(torch.promote_types(output.dtype, torch.float32))
         return output[:, 0] if drafts is None or last else output
 
     def dist(
@@ -221,9 +225,10 @@ class Batch:
 
     def _check(self, blocks: list[list[int]], dist: Distribution) -> None:
         columns = 1 if dist.scores.dim() == 2 else dist.scores.shape[1]
-        if len(blocks) != len(self.rows) or max(map(len, blocks)) > columns or self._committed:
+        longest = max(map(len, blocks), default=0)
+        if len(blocks) != len(self.rows) or longest > columns or self._committed:
             message = (
-                f"commit got {len(blocks)} blocks (the longest has {max(map(len, blocks))} tokens) for "
+                f"commit got {len(blocks)} blocks (the longest has {longest} tokens) for "
                 f"{len(self.rows)} rows and {columns} columns of the distribution; "
                 "give one block a row, once a step"
             )

@@ -29,7 +29,8 @@ from decodekit.row import Row
 from decodekit.session import Session
 from decodekit.stopping import StopRules
 from decodekit.strategy import Capability, Strategy
-from decodekit.transformers_hooks import Request, read_request
+from decodekit.transformers_hooks import Request, read_request, set_fields
+from decodekit.wrapped import PrefixConstraint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -148,7 +149,8 @@ def prepare(
         }
         refuse_unused({**values, **per_row, **own})
     assistant = {} if options.assistant_model is None else {"assistant_model": options.assistant_model}
-    asked = asked_strategy(options.strategy, values, assistant)
+    fields = set_fields(model.generation_config) | set_fields(generation_config)
+    asked = asked_strategy(options.strategy, values, assistant, fields)
     request = read_request(model, inputs, generation_config, values, options.assistant_model)
     refuse_not_yet(request.config)
     check_lengths(per_row, len(request.prompts))
@@ -158,13 +160,7 @@ def prepare(
         seeds = torch.randint(2**62, (len(request.prompts),)).tolist()
         options = attrs.evolve(options, seed=seeds)
     chains, rows = _chains_and_rows(request, per_row, strategy, options, cold)
-    context = CallContext(
-        vocab_size=model.config.get_text_config().vocab_size,
-        eos_token_ids=request.eos_token_ids,
-        tokenizer=options.tokenizer,
-        batch_size=len(rows) * strategy.rows_per_prompt(request.config.num_return_sequences or 1),
-        max_new_tokens=request.max_new_tokens,
-    )
+    context = _context(model, request, strategy, options)
     chains = [chain.bind(context) for chain in chains]
     keep = _keep(request.config, options, strategy)
     batch = _batch(model, request, strategy, options, chains, rows, keep)
@@ -200,7 +196,7 @@ def _chains_and_rows(
             sampling=strategy.samples,
             least=least,
             wrapped=options.logits_processor,
-            prefix=options.prefix_allowed_tokens_fn,
+            prefix=_prefix(request.config, options, strategy),
         )
     chains, numbers = rows_of_chains(slots, count)
     seeds = prompt_seeds(options.seed, count) if options.seed is not None else [0] * count
@@ -216,6 +212,26 @@ def _chains_and_rows(
         for place in range(count)
     ]
     return chains, rows
+
+
+def _context(model: "PreTrainedModel", request: Request, strategy: Strategy, options: Options) -> CallContext:
+    copies = strategy.rows_per_prompt(request.config.num_return_sequences or 1)
+    return CallContext(
+        vocab_size=model.config.get_text_config().vocab_size,
+        eos_token_ids=request.eos_token_ids,
+        tokenizer=options.tokenizer,
+        batch_size=len(request.prompts) * copies,
+        max_new_tokens=request.max_new_tokens,
+        prompt_width=request.input_ids.shape[1],
+        pad_token_id=request.pad_token_id,
+    )
+
+
+def _prefix(config: GenerationConfig, options: Options, strategy: Strategy) -> PrefixConstraint | None:
+    if options.prefix_allowed_tokens_fn is None:
+        return None
+    beams = strategy.rows_per_prompt(config.num_return_sequences or 1) if strategy.SEARCHES else 1
+    return PrefixConstraint(options.prefix_allowed_tokens_fn, beams)
 
 
 def _keep(config: GenerationConfig, options: Options, strategy: Strategy) -> Keep:

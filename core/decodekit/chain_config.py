@@ -102,7 +102,7 @@ def configured(
     sampling: bool,
     least: int = 1,
     wrapped: Sequence[Any] = (),
-    prefix: Any = None,
+    prefix: PrefixConstraint | None = None,
 ) -> list[Slot]:
     """The places of the chain that a configuration asks for.
 
@@ -120,7 +120,7 @@ def configured(
     """
     values = {field: rows.get(field.name, [getattr(config, field.name, None)]) for field in FIELDS}
     if prefix is not None:
-        values[PREFIX] = [PrefixConstraint(prefix, config.num_beams or 1)]
+        values[PREFIX] = [prefix]
     active = [
         field
         for field in FIELDS
@@ -159,7 +159,7 @@ def _make(field: Field, value: Any, least: int, config: GenerationConfig) -> Pro
         message = f"{field.name}={value!r} needs the processor {field.name!r}: {error}"
         raise UnsupportedArgumentError(message) from error
     first, *others = params_of(cls)
-    if field.name == "top_k":
+    if field.name == "top_k" and value > 0:
         value = max(value, least)
     known = {"min_tokens_to_keep": least, "forced_bos_token_id": config.forced_bos_token_id}
     given = {first: value} | {name: known[name] for name in others if name in known}

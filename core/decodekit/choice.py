@@ -61,7 +61,9 @@ _OF_STRATEGIES: dict[str, Any] = {
 """Fields that belong to one strategy or another, with the value that asks for nothing."""
 
 
-def asked_strategy(strategy: Any, values: dict[str, Any], objects: Mapping[str, Any]) -> Strategy | None:
+def asked_strategy(
+    strategy: Any, values: dict[str, Any], objects: Mapping[str, Any], configured: Mapping[str, Any]
+) -> Strategy | None:
     """The strategy that the caller named, or None.
 
     Args:
@@ -69,6 +71,7 @@ def asked_strategy(strategy: Any, values: dict[str, Any], objects: Mapping[str, 
         values: the keywords; the strategy's own parameters are taken out, but for those that are
             fields of the configuration as well.
         objects: the arguments of generate that only some strategies take: assistant_model.
+        configured: the fields that the given configuration or the model's sets.
 
     Raises:
         ParameterError: a keyword contradicts the strategy, or would have no effect on it.
@@ -86,16 +89,20 @@ def asked_strategy(strategy: Any, values: dict[str, Any], objects: Mapping[str, 
             if name in values
         }
         own |= {name: value for name, value in objects.items() if name in params_of(cls)}
-        spec = (what, {**own, **given})
+        found = {name: value for name, value in configured.items() if name in params_of(cls)}
+        spec = (what, {**found, **own, **given})
     asked: Strategy = registry().resolve("strategies", spec)
     _check_keywords(asked, {**values, **objects})
     for name in params_of(type(asked)).keys() & fields:
-        if values.setdefault(name, getattr(asked, name)) != getattr(asked, name):
+        value = getattr(asked, name)
+        if values.get(name, value) != value:
             message = (
                 f"{name}={values[name]!r} and strategy={asked} contradict each other: leave one of them out"
             )
             raise ParameterError(message)
-    if asked.samples:
+        if configured.get(name) != value:
+            values[name] = value
+    if asked.samples and not configured.get("do_sample"):
         values.setdefault("do_sample", True)  # or transformers warns that temperature has no effect
     return asked
 
@@ -130,6 +137,7 @@ def default_strategy(
 
     Raises:
         UnsupportedArgumentError: the configuration asks for a strategy that is not installed.
+        ParameterError: something that drafts is given beside a strategy that does not.
     """
     name = "greedy" if mode == "sample" and cold else _MODES.get(mode, mode)
     try:
@@ -137,6 +145,13 @@ def default_strategy(
     except UnknownNameError as error:
         message = f"the configuration asks for {mode} ({_why(config)}), the strategy {name!r}: {error}"
         raise UnsupportedArgumentError(message) from error
+    for key, value in {"prompt_lookup_num_tokens": config.prompt_lookup_num_tokens, **objects}.items():
+        if value is not None and key not in params_of(cls):
+            message = (
+                f"{key} would have no effect: the configuration asks for {mode} ({_why(config)}), and the "
+                f"strategy {name!r} does not draft: leave one of them out"
+            )
+            raise ParameterError(message)
     found = {key: getattr(config, key) for key in params_of(cls) if getattr(config, key, None) is not None}
     found |= {key: value for key, value in objects.items() if key in params_of(cls)}
     chosen: Strategy = registry().resolve("strategies", (name, found))

@@ -25,7 +25,7 @@ class Distribution:
     ``j`` tokens of the row's draft; or [B, V] for what follows the whole draft.
 
     Attributes:
-        logits: what the model gave, in its dtype.
+        logits: what the chain was given.
         scores: the processed logits, float32 or better; -inf is a token of probability 0.
         memories: for each row and column what each stateful processor returned, float [V].
         states: of [B, V], the states of each row's stateful processors there.

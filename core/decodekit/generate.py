@@ -120,7 +120,6 @@ def _streaming(streamer: Any, call: Call) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     copies = call.request.config.num_return_sequences or 1
-    streamer.put(call.request.input_ids.repeat_interleave(copies, dim=0).cpu())
     shown = 0
 
     def put() -> None:
@@ -135,6 +134,7 @@ def _streaming(streamer: Any, call: Call) -> Iterator[Callable[[], None]]:
         shown = ready
 
     try:
+        streamer.put(call.request.input_ids.repeat_interleave(copies, dim=0).cpu())
         yield put
     finally:
         streamer.end()

@@ -9,15 +9,18 @@ from decodekit.history import History, shift_right
 
 __all__ = ["Ledger"]
 
+ROOM = 256
+"""New tokens for which there is memory at first; a limit that nobody means to reach must not cost any."""
+
 
 class Ledger:
     """A growing history; the values that it hands out never change."""
 
     def __init__(self, prompts: Sequence[Sequence[int]], pad: int, room: int, device: torch.device) -> None:
-        """Start with the prompts; ``room`` is how many more tokens a row is expected to get."""
+        """Start with the prompts; ``room`` is the most tokens that a row may get."""
         start = History.of(prompts)
         self._width = start.tokens.shape[1]
-        self._tokens = start.tokens.new_empty(len(prompts), self._width + room).to(device)
+        self._tokens = start.tokens.new_empty(len(prompts), self._width + min(room, ROOM)).to(device)
         self._tokens[:, : self._width] = start.tokens.masked_fill(~start.mask, pad)
         self._pads = start.pads.to(device)
         self._prompt_lengths = start.prompt_lengths.to(device)

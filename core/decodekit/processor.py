@@ -55,6 +55,8 @@ class CallContext:
         tokenizer: the tokenizer given to the call, or None.
         batch_size: rows as the call begins; fewer are live later.
         max_new_tokens: the most tokens that a row may get; None when nobody knows.
+        prompt_width: columns of the prompts as they were given, padding included.
+        pad_token_id: what stands in columns that are padding.
     """
 
     vocab_size: int
@@ -62,6 +64,8 @@ class CallContext:
     tokenizer: Any = None
     batch_size: int = 1
     max_new_tokens: int | None = None
+    prompt_width: int = 0
+    pad_token_id: int = 0
 
 
 class Processor:

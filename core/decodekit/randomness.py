@@ -9,7 +9,7 @@ decides whether a call repeats transformers' tokens or its own seeded ones.
 import enum
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -50,8 +50,8 @@ def _absorb(key: Tensor, word: Tensor | int) -> Tensor:
 
 
 def _to_uniform(bits: Tensor) -> Tensor:
-    """53 random bits as a float64 strictly between 0 and 1."""
-    return (_shift_right(bits, 11).double() + 0.5) * 2.0**-53
+    """52 random bits as a float64 strictly between 0 and 1; with 53 the largest would round to 1."""
+    return (_shift_right(bits, 12).double() + 0.5) * 2.0**-52
 
 
 class Stream(Protocol):
@@ -152,16 +152,21 @@ def _signed(seed: int) -> int:
     return ((seed + 2**63) % 2**64) - 2**63
 
 
+def _plain(value: Any) -> Any:
+    """The Python number or list of a scalar or array of numpy or torch."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def prompt_seeds(seed: int | Sequence[int], prompts: int) -> list[int]:
     """One seed a prompt: an int is every prompt's, a list names one each.
 
     Raises:
         ParameterError: the list has another length than the batch, or holds something that is no int.
     """
-    if isinstance(seed, int) and not isinstance(seed, bool):
+    seed = _plain(seed)
+    if type(seed) is int:
         return [seed] * prompts
-    if isinstance(seed, Tensor):
-        seed = seed.tolist()
+    seed = [_plain(item) for item in seed] if isinstance(seed, (list, tuple)) else seed
     if not isinstance(seed, Sequence) or isinstance(seed, str) or not all(type(item) is int for item in seed):
         message = f"seed={seed!r} is not allowed: seed must be an int, a list of ints (one a prompt), or None"
         raise ParameterError(message)

@@ -119,28 +119,32 @@ class StopRules:
             ended: the rows that have left, which criteria expect to see as well.
         """
         cuts = [self.cut(row, block) for row, block in zip(rows, blocks, strict=True)]
-        for count in range(1, max(len(block) for block, _ in cuts) + 1) if self.criteria else ():
-            heads = [block[:count] for block, _ in cuts]
-            done = self._judged(rows, heads, ended)
+        if not self.criteria:
+            return cuts
+        starts = [len(row.tokens) for row in rows]
+        pairs = list(zip(starts, cuts, strict=True))
+        for length in sorted({start + 1 + by for start, (block, _) in pairs for by in range(len(block))}):
+            done = self._judged(rows, [block for block, _ in cuts], ended, length)
             for place, (block, reason) in enumerate(cuts):
-                if done[place] and len(block) >= count and not (reason and len(block) == count):
+                count = length - starts[place]
+                if done[place] and 0 < count <= len(block) and not (reason and len(block) == count):
                     cuts[place] = (block[:count], "criterion")
         return cuts
 
     def _judged(
-        self, rows: "Sequence[Row]", heads: Sequence[list[int]], ended: "Sequence[Row]"
+        self, rows: "Sequence[Row]", blocks: Sequence[list[int]], ended: "Sequence[Row]", length: int
     ) -> list[bool]:
-        """What the criteria say of each of the rows; they see them in the order of their slots."""
-        pad = self.pad_token_id
+        """What the criteria say of each of the rows after ``length`` new tokens.
+
+        They see every row in its slot as it stood then: rows that are ahead would show their lead to the
+        others, and a criterion on ``input_ids.shape[1]`` would end those too early.
+        """
         prompts = max([self.prompt_width, *(len(row.prompt_tokens) for row in [*rows, *ended])])
-        width = prompts + max(len(row.tokens) + len(head) for row, head in zip(rows, heads, strict=True))
         lines = []
-        for row, head in zip(rows, heads, strict=True):
-            line = [*row.since(0), *head]
-            lines.append([pad] * (width - len(line)) + line)
-        for row in ended:
-            line = [pad] * (prompts - len(row.prompt_tokens)) + row.since(0)
-            lines.append(line + [pad] * (width - len(line)))
+        for row, block in zip([*rows, *ended], [*blocks, *([] for _ in ended)], strict=True):
+            new = [*row.tokens, *block][:length]
+            before = [self.pad_token_id] * (prompts - len(row.prompt_tokens))
+            lines.append(before + row.prompt_tokens + new + [self.pad_token_id] * (length - len(new)))
         slots = [row.slot for row in [*rows, *ended]]
         order = sorted(range(len(slots)), key=slots.__getitem__)
         input_ids = torch.tensor([lines[place] for place in order], device=self.device)

@@ -1,6 +1,7 @@
 """What a call asks for, read by transformers' own rules: the only module that uses its private hooks."""
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,7 +14,7 @@ from decodekit.errors import ParameterError, UnsupportedArgumentError, nearest
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Request", "read_request"]
+__all__ = ["Request", "read_request", "set_fields"]
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -64,9 +65,7 @@ def read_request(
     own_max = _is_set(model, generation_config, kwargs, "max_length")
     own_min = _is_set(model, generation_config, kwargs, "min_length")
     config, model_kwargs = model._prepare_generation_config(generation_config, **kwargs)
-    if not isinstance(config.do_sample, bool):
-        message = f"do_sample={config.do_sample!r} is not allowed: do_sample must be True or False"
-        raise ParameterError(message)
+    _check_config(config)
     mode = str(config.get_generation_mode(assistant_model).value)
     model_kwargs = {name: value for name, value in model_kwargs.items() if not hasattr(config, name)}
     _check_names(model, config, model_kwargs)
@@ -94,6 +93,21 @@ def read_request(
     )
 
 
+def _check_config(config: GenerationConfig) -> None:
+    """Raise `ParameterError` for what transformers does not check."""
+    if not isinstance(config.do_sample, bool):
+        message = f"do_sample={config.do_sample!r} is not allowed: do_sample must be True or False"
+        raise ParameterError(message)
+    for name in ("max_new_tokens", "max_length", "num_return_sequences"):
+        value = getattr(config, name)
+        if value is not None and not (isinstance(value, Integral) and int(value) >= 1):
+            message = (
+                f"{name}={value!r} is not allowed: {name} must be int in [1, inf); "
+                "leave it out for the default"
+            )
+            raise ParameterError(message)
+
+
 def _check_names(model: "PreTrainedModel", config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
     """Let transformers name the keywords that nobody knows, and add the nearest known ones."""
     try:
@@ -112,6 +126,22 @@ def _check_names(model: "PreTrainedModel", config: GenerationConfig, model_kwarg
         raise ParameterError(message) from error
 
 
+def set_fields(config: GenerationConfig | None) -> dict[str, Any]:
+    """The fields of a configuration that are set; None has none.
+
+    Raises:
+        ParameterError: it is something else than a configuration.
+    """
+    if config is not None and not isinstance(config, GenerationConfig):
+        message = (
+            f"generation_config={config!r} is not allowed: it must be a transformers.GenerationConfig; "
+            "pass single fields as keywords"
+        )
+        raise ParameterError(message)
+    fields = vars(config) if config is not None else {}
+    return {name: value for name, value in fields.items() if value is not None and not name.startswith("_")}
+
+
 def _is_set(
     model: "PreTrainedModel", config: GenerationConfig | None, kwargs: Mapping[str, Any], name: str
 ) -> bool:
@@ -124,6 +154,9 @@ def _inputs(
 ) -> tuple[Tensor, Tensor]:
     """The input ids int64 [B, T], and which of them are tokens, bool [B, T]: at least one a row."""
     inputs = torch.as_tensor(inputs) if isinstance(inputs, list) else inputs
+    for name in ("input_ids", "attention_mask"):
+        if isinstance(model_kwargs.get(name), list):
+            model_kwargs[name] = torch.tensor(model_kwargs[name], device=model.device)
     mask = model_kwargs.pop("attention_mask", None)
     if isinstance(inputs, Mapping):
         message = "inputs is a mapping: pass a tokenizer's output as keywords, generate(model, **inputs)"
@@ -144,10 +177,11 @@ def _inputs(
 
 
 def _check_ids(model: "PreTrainedModel", input_ids: Tensor, mask: Tensor | None) -> None:
-    if input_ids.dim() != 2 or input_ids.is_floating_point():
+    if input_ids.dim() != 2 or input_ids.is_floating_point() or not len(input_ids):
         message = (
             f"input_ids has shape {list(input_ids.shape)} and dtype {input_ids.dtype}: "
-            "it must hold token ids, int64 [batch, length]; add a dimension to a single prompt with ids[None]"
+            "it must hold token ids, int64 [batch, length] with at least one row; "
+            "add a dimension to a single prompt with ids[None]"
         )
         raise ParameterError(message)
     if mask is not None and mask.shape != input_ids.shape:

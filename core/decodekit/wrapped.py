@@ -1,17 +1,40 @@
 """What a caller of transformers gives as a function, as members of a chain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import attrs
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from decodekit.errors import ParameterError
 from decodekit.history import History
 from decodekit.processor import CallContext, Laws, Processor
 
 __all__ = ["PrefixConstraint", "WrappedProcessor"]
+
+
+_UNBOUND = CallContext(vocab_size=0)
+
+
+def _slots(history: History) -> list[int]:
+    slots: list[int] = [*range(len(history))] if history.slots is None else history.slots.tolist()
+    return slots
+
+
+def _as_transformers(history: History, context: CallContext) -> Iterator[tuple[list[int], list[int], Tensor]]:
+    """Rows of the same count of new tokens, their slots and their input_ids int64 [b, T].
+
+    Under drafts rows differ in length; each is shown as wide as without drafts, or its padding would tell.
+    """
+    slots, counts = _slots(history), history.new_lengths.tolist()
+    prompts = max(context.prompt_width, int(history.prompt_lengths.max()))
+    for count in sorted(set(counts)):
+        rows = [row for row, own in enumerate(counts) if own == count]
+        missing = prompts + count - history.tokens.shape[1]  # below 0: crop
+        tokens = pad(history.tokens[rows], (missing, 0), value=context.pad_token_id)
+        yield rows, [slots[row] for row in rows], tokens
 
 
 @attrs.frozen(eq=False)
@@ -25,23 +48,22 @@ class WrappedProcessor(Processor):
     NAME: ClassVar[str] = "wrapped"
     LAWS: ClassVar[Laws] = Laws(may_empty=True, may_revive=True)
     wrapped: Any
-    batch_size: int = 0
+    context: CallContext = _UNBOUND
 
     def bind(self, context: CallContext) -> "WrappedProcessor":
-        """Learn how many rows there are."""
-        return attrs.evolve(self, batch_size=context.batch_size)
+        """Learn how the batch looked as the call began."""
+        return attrs.evolve(self, context=context)
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Call it with a copy, because many of transformers' processors write into their input."""
-        slots = history.slots
-        if slots is None or slots.tolist() == list(range(self.batch_size)):
-            scores: Tensor = self.wrapped(history.tokens, logits.clone())
-            return scores
-        input_ids = history.tokens.new_zeros(self.batch_size, history.tokens.shape[1])
-        whole = logits.new_zeros(self.batch_size, logits.shape[1])
-        input_ids[slots], whole[slots] = history.tokens, logits
-        scores = self.wrapped(input_ids, whole)
-        return scores[slots]
+        scores = torch.empty_like(logits)
+        size = max(self.context.batch_size, 1 + max(_slots(history)))
+        for rows, slots, tokens in _as_transformers(history, self.context):
+            input_ids = tokens.new_zeros(size, tokens.shape[1])
+            whole = logits.new_zeros(size, logits.shape[1])
+            input_ids[slots], whole[slots] = tokens, logits[rows]
+            scores[rows] = self.wrapped(input_ids, whole)[slots].to(scores)
+        return scores
 
     @property
     def is_neutral(self) -> bool:
@@ -66,13 +88,18 @@ class PrefixConstraint(Processor):
     LAWS: ClassVar[Laws] = Laws(may_revive=True)
     allowed: Callable[[int, Tensor], list[int]]
     num_beams: int = 1
+    context: CallContext = _UNBOUND
+
+    def bind(self, context: CallContext) -> "PrefixConstraint":
+        """Learn how the batch looked as the call began."""
+        return attrs.evolve(self, context=context)
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the logits with -inf for all other tokens."""
-        slots = range(len(history)) if history.slots is None else history.slots.tolist()
         mask = torch.full_like(logits, float("-inf"))
-        for row, slot in enumerate(slots):
-            mask[row, self._named(slot // self.num_beams, history.tokens[row])] = 0
+        for rows, slots, tokens in _as_transformers(history, self.context):
+            for row, slot, line in zip(rows, slots, tokens, strict=True):
+                mask[row, self._named(slot // self.num_beams, line)] = 0
         kept = logits + mask
         return torch.where(kept.isneginf().all(dim=-1, keepdim=True), mask, kept)
 

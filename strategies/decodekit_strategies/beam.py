@@ -93,7 +93,7 @@ class Beam(Strategy):
             keys = total
             if noise is not None and not batch.rows[members[0]].greedy:
                 keys = total.softmax(-1) / noise[members].flatten()
-            keys = keys.masked_fill(total == -torch.inf, -torch.inf)
+                keys = keys.masked_fill(total == -torch.inf, -torch.inf)
             best = _largest(keys, many)
             best = best[total[best] > -torch.inf]
             places, tokens = (best // p.scores.shape[-1]).tolist(), (best % p.scores.shape[-1]).tolist()

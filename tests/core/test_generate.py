@@ -374,22 +374,21 @@ def test_encoder_decoder_models_are_refused():
         dk.generate(T5ForConditionalGeneration(T5Config(**sizes)), torch.tensor([[1]]), max_new_tokens=2)
 
 
-def test_a_streamer_is_ended_after_an_error_too():
+@pytest.mark.parametrize("dim", [2, 1], ids=["prompt", "token"])
+def test_a_streamer_is_ended_after_an_error_too(dim):
     class Streamer:
         ends = 0
 
         def put(self, value):
-            pass
+            if value.dim() == dim:
+                raise RuntimeError("planned")
 
         def end(self):
             self.ends += 1
 
-    def fails(input_ids, scores):
-        raise RuntimeError("planned")
-
     streamer = Streamer()
     with pytest.raises(RuntimeError, match="planned"):
-        call(streamer=streamer, logits_processor=[fails])
+        call(streamer=streamer)
     assert streamer.ends == 1
 
 

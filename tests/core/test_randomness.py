@@ -1,10 +1,11 @@
 import math
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from decodekit import ParameterError, Purpose
-from decodekit.randomness import GlobalNoise, SeededNoise, prompt_seeds, race
+from decodekit.randomness import GlobalNoise, SeededNoise, _to_uniform, prompt_seeds, race
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -154,3 +155,15 @@ def test_seeds_for_all_or_one_a_prompt():
     assert prompt_seeds(7, 3) == [7, 7, 7]
     assert prompt_seeds([7, 8], 2) == [7, 8]
     assert prompt_seeds(torch.tensor([7, 8]), 2) == [7, 8]
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.array, torch.tensor])
+def test_seeds_may_come_from_numpy_and_torch(kind):
+    assert prompt_seeds(kind(7), 2) == [7, 7]
+    assert prompt_seeds([kind(7), 8], 2) == [7, 8]
+
+
+def test_no_uniform_number_is_0_or_1():
+    uniform = _to_uniform(torch.tensor([0, -1]))
+    assert 0 < uniform[0] < 2.0**-52
+    assert 1 - 2.0**-52 < uniform[1] < 1

@@ -98,5 +98,13 @@ def test_criteria_see_each_token_of_a_block_once():
     rules.cuts(rows, [[3], [4, 5]], [Row(prompt=2, slot=2, prompt_tokens=[7], tokens=[8])])
     assert seen == [
         [[1, 1, 3], [0, 2, 4], [0, 7, 8]],
-        [[0, 1, 1, 3], [0, 2, 4, 5], [0, 7, 8, 0]],
+        [[1, 1, 3, 0], [0, 2, 4, 5], [0, 7, 8, 0]],
     ]
+
+
+def test_a_row_that_is_ahead_does_not_end_the_others():
+    rules = StopRules(max_new_tokens=9, criteria=(lambda input_ids, scores: input_ids.shape[1] >= 6,))
+    behind = Row(prompt=0, prompt_tokens=[1, 1], tokens=[2])
+    ahead = Row(prompt=1, slot=1, prompt_tokens=[1, 1], tokens=[2, 2, 2])
+    left = Row(prompt=2, slot=2, prompt_tokens=[1, 1], tokens=[2, 2, 2, 2], finish_reason="criterion")
+    assert rules.cuts([behind, ahead], [[3, 3], [4, 4]], [left]) == [([3, 3], None), ([4], "criterion")]

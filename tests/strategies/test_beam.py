@@ -224,3 +224,13 @@ def test_wrong_parameters_are_named(values):
         dk.generate(
             MODELS["llama"], input_ids=torch.tensor([[5]]), strategy="beam", max_new_tokens=2, **values
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scores_of_a_model_in_half_precision_are_those_of_transformers(dtype):
+    model = tiny_llama(32).to(dtype)
+    arguments = {"input_ids": torch.tensor([[5, 6, 7], [9, 10, 11]]), "num_beams": 3, "max_new_tokens": 5}
+    arguments |= {"return_dict_in_generate": True, "output_scores": True, "eos_token_id": None}
+    ours, theirs = dk.generate(model, **arguments), model.generate(**arguments)
+    assert torch.equal(torch.stack(ours.scores), torch.stack(theirs.scores))
+    assert torch.equal(ours.sequences_scores, theirs.sequences_scores)

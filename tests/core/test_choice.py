@@ -1,0 +1,47 @@
+"""A strategy by name takes its parameters from the configuration, as transformers' own choice does."""
+
+import decodekit as dk
+import pytest
+import torch
+from decodekit.testing.models import tiny_llama
+from transformers import GenerationConfig
+
+MODEL = tiny_llama(32)
+IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+SEARCH = {"num_beams": 3, "length_penalty": -2.0, "early_stopping": "never", "max_new_tokens": 6}
+
+
+def search_scores(**arguments):
+    torch.manual_seed(0)
+    return dk.generate(
+        MODEL, IDS, **arguments, return_dict_in_generate=True, output_scores=True
+    ).sequences_scores
+
+
+def test_the_given_configuration_is_not_dropped():
+    config = GenerationConfig(**SEARCH)
+    assert torch.equal(search_scores(generation_config=config, strategy="beam"), search_scores(**SEARCH))
+    assert config.to_dict() == GenerationConfig(**SEARCH).to_dict()
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_nor_is_the_models(do_sample, monkeypatch):
+    expected = search_scores(**SEARCH, do_sample=do_sample)
+    for name, value in {**SEARCH, "do_sample": do_sample}.items():
+        monkeypatch.setattr(MODEL.generation_config, name, value)
+    assert torch.equal(search_scores(strategy="beam"), expected)
+
+
+def test_keywords_and_pairs_come_first(monkeypatch):
+    monkeypatch.setattr(MODEL.generation_config, "num_beams", 7)
+    for strategy in ({"strategy": ("beam", {"num_beams": 3})}, {"strategy": "beam", "num_beams": 3}):
+        output = dk.generate(
+            MODEL, IDS, max_new_tokens=3, **strategy, return_dict_in_generate=True, output_scores=True
+        )
+        assert len(output.scores[0]) == 3 * len(IDS)
+
+
+@pytest.mark.parametrize("drafts", [{"prompt_lookup_num_tokens": 3}, {"assistant_model": MODEL}], ids=list)
+def test_what_drafts_is_not_dropped_beside_a_search(drafts):
+    with pytest.raises(dk.ParameterError, match=f"{next(iter(drafts))} would have no effect.*num_beams=2"):
+        dk.generate(MODEL, IDS, num_beams=2, max_new_tokens=2, **drafts)
