@@ -81,7 +81,7 @@ PLUGIN = ROOT / "docs" / "processors.md"
 
 
 def exit_code(words):
-    return CliRunner().invoke(app, words[1:]).exit_code
+    return CliRunner().invoke(app, words[1:], input="hello").exit_code
 
 
 @pytest.mark.usefixtures("small")

@@ -114,6 +114,12 @@ def _check_keywords(strategy: Strategy, values: Mapping[str, Any]) -> None:
             f"because {strategy.NAME} never samples: leave one of them out"
         )
         raise ParameterError(message)
+    if values.get("do_sample") is False and strategy.samples:
+        message = (
+            f"do_sample=False and strategy={strategy.NAME!r} contradict each other, "
+            f"because {strategy.NAME} samples: leave one of them out"
+        )
+        raise ParameterError(message)
     takes = params_of(type(strategy))
     for name, nothing in _OF_STRATEGIES.items():
         if values.get(name) not in (None, nothing) and name not in takes:

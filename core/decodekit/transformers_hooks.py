@@ -158,8 +158,11 @@ def _inputs(
         if isinstance(model_kwargs.get(name), list):
             model_kwargs[name] = torch.tensor(model_kwargs[name], device=model.device)
     mask = model_kwargs.pop("attention_mask", None)
-    if isinstance(inputs, Mapping):
-        message = "inputs is a mapping: pass a tokenizer's output as keywords, generate(model, **inputs)"
+    if isinstance(inputs, (Mapping, str)):
+        message = (
+            f"inputs is a {type(inputs).__name__}: pass a tokenizer's output as keywords, "
+            "generate(model, **tokenizer(text, return_tensors='pt')), or give the text to decodekit.stream"
+        )
         raise ParameterError(message)
     input_ids, name, rest = model._prepare_model_inputs(inputs, config.bos_token_id, model_kwargs)
     left = [key for key, value in rest.items() if value is not None]

@@ -45,3 +45,8 @@ def test_keywords_and_pairs_come_first(monkeypatch):
 def test_what_drafts_is_not_dropped_beside_a_search(drafts):
     with pytest.raises(dk.ParameterError, match=f"{next(iter(drafts))} would have no effect.*num_beams=2"):
         dk.generate(MODEL, IDS, num_beams=2, max_new_tokens=2, **drafts)
+
+
+def test_sampling_and_not_sampling_contradict_each_other():
+    with pytest.raises(dk.ParameterError, match="do_sample=False and strategy='sample' contradict"):
+        dk.generate(MODEL, IDS, strategy="sample", do_sample=False)

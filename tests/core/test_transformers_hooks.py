@@ -35,3 +35,8 @@ def test_ids_and_mask_may_be_lists():
 def test_values_out_of_range_are_named(arguments, message):
     with pytest.raises(dk.ParameterError, match=message):
         call(**arguments)
+
+
+def test_a_text_is_no_input():
+    with pytest.raises(dk.ParameterError, match="inputs is a str"):
+        dk.generate(tiny_llama(32), "hello", max_new_tokens=2)

@@ -123,10 +123,19 @@ def _checked(settings: dict[str, Any], strategy: str | None) -> dict[str, Any]:
         if name not in known:
             message = f"--set {name} is an argument of neither generate nor the strategy."
             raise ParameterError(message + nearest(name, sorted(known)))
+    if settings.get("num_return_sequences") not in (None, 1):
+        message = (
+            f"--set num_return_sequences={settings['num_return_sequences']} is not allowed: the command "
+            "shows one answer; run it again with another --seed, or use decodekit.generate in Python"
+        )
+        raise ParameterError(message)
     return settings
 
 
 def _messages(prompt: str, system: str | None, chat: bool) -> str | list[dict[str, str]]:
+    if chat and not prompt.strip():
+        message = "the prompt is empty: give it some text, or add --no-chat to start from nothing"
+        raise ParameterError(message)
     if not chat:
         if system is not None:
             message = "--system has no place without the chat template: leave out --no-chat or --system"

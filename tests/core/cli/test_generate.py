@@ -163,3 +163,17 @@ def test_text_held_back_comes_with_the_end(generate, monkeypatch):
     monkeypatch.setattr("decodekit.cli.generate.stream", events)
 
     assert generate("hello").stdout == "ü\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([""], "the prompt is empty"),
+        (["hello", "--set", "num_return_sequences=2", "--set", "do_sample=true"], "one answer"),
+    ],
+)
+def test_what_the_command_cannot_show_is_refused(generate, arguments, said):
+    result = generate(*arguments)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+    assert not result.stdout
