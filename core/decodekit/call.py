@@ -19,6 +19,7 @@ from decodekit.choice import (
     check_vocabulary,
     default_strategy,
     refuse_not_yet,
+    refuse_unsampled,
     refuse_unused,
 )
 from decodekit.loop import decode
@@ -156,6 +157,8 @@ def prepare(
     check_lengths(per_row, len(request.prompts))
     cold = _cold(request, per_row, options)
     strategy = asked or default_strategy(request.config, request.mode, assistant, cold=all(cold))
+    if not all(cold):
+        refuse_unsampled(strategy, per_row)
     if options.seed is None and strategy.POSITIONAL and strategy.samples:
         seeds = torch.randint(2**62, (len(request.prompts),)).tolist()
         options = attrs.evolve(options, seed=seeds)

@@ -18,6 +18,7 @@ __all__ = [
     "check_vocabulary",
     "default_strategy",
     "refuse_not_yet",
+    "refuse_unsampled",
     "refuse_unused",
 ]
 
@@ -202,6 +203,17 @@ def refuse_unused(values: Mapping[str, Any]) -> None:
             message = (
                 f"processors= is the whole chain, so {field.name}={value!r} would have no effect: "
                 "put it into the list, at its place in the order, or leave processors out"
+            )
+            raise ParameterError(message)
+
+
+def refuse_unsampled(strategy: Strategy, per_row: Mapping[str, Any]) -> None:
+    """Raise `ParameterError` for values for each prompt that only matter where tokens are drawn."""
+    for field in FIELDS:
+        if field.sampling and field.name in per_row and not strategy.samples:
+            message = (
+                f"{field.name}={per_row[field.name]!r} would have no effect, because {strategy.NAME} draws "
+                "no tokens: add do_sample=True, or leave it out"
             )
             raise ParameterError(message)
 

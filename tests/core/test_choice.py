@@ -50,3 +50,10 @@ def test_what_drafts_is_not_dropped_beside_a_search(drafts):
 def test_sampling_and_not_sampling_contradict_each_other():
     with pytest.raises(dk.ParameterError, match="do_sample=False and strategy='sample' contradict"):
         dk.generate(MODEL, IDS, strategy="sample", do_sample=False)
+
+
+def test_values_for_each_prompt_need_sampling_and_temperature_zero_does_not():
+    with pytest.raises(dk.ParameterError, match=r"top_p=\[0.5, 0.6\] would have no effect.*do_sample=True"):
+        dk.generate(MODEL, IDS, top_p=[0.5, 0.6], max_new_tokens=2)
+    cold = dk.generate(MODEL, IDS, temperature=[0, 0], max_new_tokens=2)
+    assert torch.equal(cold, dk.generate(MODEL, IDS, max_new_tokens=2))
