@@ -1,5 +1,6 @@
 """A check, and the search for the smallest input that breaks it."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Protocol, TypeVar
@@ -21,6 +22,7 @@ __all__ = [
     "assertions",
     "check",
     "examples_of",
+    "in_order",
     "run_check",
     "run_checks",
 ]
@@ -129,6 +131,11 @@ def check(
         return Check(number, title, body.__doc__ or title, body, law, skip, most_examples)
 
     return decorate
+
+
+def in_order(*groups: Iterable[Check[S]]) -> tuple[Check[S], ...]:
+    """The checks of all groups, by the number in their ids."""
+    return tuple(sorted(itertools.chain(*groups), key=lambda item: int(item.id.strip("PSQ"))))
 
 
 def examples_of(profile: str | None) -> int:

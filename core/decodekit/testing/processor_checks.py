@@ -1,32 +1,22 @@
 """The conformance kit for processors: does a class keep the contract and the laws that it declares?"""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from decodekit.processor import Processor
 from decodekit.testing import processor_basics, processor_history, processor_laws, processor_parameters
-from decodekit.testing.check import Check, assertions, run_checks
+from decodekit.testing.check import Check, assertions, in_order, run_checks
 from decodekit.testing.processor_subject import Oracle, ProcessorSubject
 from decodekit.testing.report import Report
 
 __all__ = ["PROCESSOR_CHECKS", "check_processor", "processor_checks"]
 
 
-def _number(item: Check[ProcessorSubject]) -> int:
-    return int(re.sub(r"\D", "", item.id))
-
-
-PROCESSOR_CHECKS: tuple[Check[ProcessorSubject], ...] = tuple(
-    sorted(
-        [
-            *processor_basics.CHECKS,
-            *processor_laws.CHECKS,
-            *processor_parameters.CHECKS,
-            *processor_history.CHECKS,
-        ],
-        key=_number,
-    )
+PROCESSOR_CHECKS: tuple[Check[ProcessorSubject], ...] = in_order(
+    processor_basics.CHECKS,
+    processor_laws.CHECKS,
+    processor_parameters.CHECKS,
+    processor_history.CHECKS,
 )
 """Every check, in the order of the numbers."""
 

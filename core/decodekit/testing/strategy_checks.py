@@ -1,32 +1,22 @@
 """The conformance kit for strategies: does a class keep the contract and the laws that it declares?"""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from decodekit.strategy import Strategy
 from decodekit.testing import strategy_batches, strategy_conduct, strategy_reports, strategy_results
-from decodekit.testing.check import Check, assertions, run_checks
+from decodekit.testing.check import Check, assertions, in_order, run_checks
 from decodekit.testing.report import Report
 from decodekit.testing.strategy_subject import StrategySubject
 
 __all__ = ["STRATEGY_CHECKS", "check_strategy", "strategy_checks"]
 
 
-def _number(item: Check[StrategySubject]) -> int:
-    return int(re.sub(r"\D", "", item.id))
-
-
-STRATEGY_CHECKS: tuple[Check[StrategySubject], ...] = tuple(
-    sorted(
-        [
-            *strategy_results.CHECKS,
-            *strategy_batches.CHECKS,
-            *strategy_reports.CHECKS,
-            *strategy_conduct.CHECKS,
-        ],
-        key=_number,
-    )
+STRATEGY_CHECKS: tuple[Check[StrategySubject], ...] = in_order(
+    strategy_results.CHECKS,
+    strategy_batches.CHECKS,
+    strategy_reports.CHECKS,
+    strategy_conduct.CHECKS,
 )
 """Every check, in the order of the numbers."""
 
