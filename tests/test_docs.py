@@ -159,7 +159,8 @@ def test_what_the_docs_say_differs_does_so():
     arguments = {"max_new_tokens": 4, "logits_processor": [show], "stopping_criteria": [first_row_is_long]}
     arguments |= {"pad_token_id": 0, "return_dict_in_generate": True, "output_scores": True}
     theirs, ours = model.generate(ids, **arguments), decodekit.generate(model, ids, **arguments)
-    assert (theirs.past_key_values is not None, ours.past_key_values) == (True, None)
+    beams = decodekit.generate(model, ids, num_beams=2, max_new_tokens=2, return_dict_in_generate=True)
+    assert (ours.past_key_values is not None, beams.past_key_values) == (True, None)
     assert theirs.sequences[0, -2:].any()
     assert not ours.sequences[0, -2:].any()
     assert ours.scores[-1][0].softmax(-1).tolist() == [1.0] + [0.0] * 31

@@ -2,6 +2,7 @@
 
 from decodekit.batch import Batch
 from decodekit.distribution import Distribution
+from decodekit.drop_in import drop_in
 from decodekit.errors import (
     CapabilityError,
     DamagedCacheError,
@@ -16,18 +17,24 @@ from decodekit.errors import (
     UnknownNameError,
     UnsupportedArgumentError,
 )
+from decodekit.forward import Forward
 from decodekit.generate import generate
 from decodekit.history import History
 from decodekit.hookspecs import hookimpl
 from decodekit.load import load, model_bytes
-from decodekit.outputs import GenerateOutput, Stats
+from decodekit.outputs import (
+    GenerateBeamEncoderDecoderOutput,
+    GenerateBeamOutput,
+    GenerateEncoderDecoderOutput,
+    GenerateOutput,
+    Stats,
+)
 from decodekit.params import param, params_of
 from decodekit.processor import CallContext, Laws, Processor, StatefulProcessor
 from decodekit.quant_backend import QuantBackend
 from decodekit.randomness import Purpose
 from decodekit.registry import processors, quant_backends, register, strategies
 from decodekit.row import Row
-from decodekit.session import Forward
 from decodekit.strategy import Capability, Strategy, StrategyLaws
 from decodekit.stream import FinishedEvent, ResultEvent, TokenEvent, stream
 
@@ -45,6 +52,9 @@ __all__ = [
     "EmptySupportError",
     "FinishedEvent",
     "Forward",
+    "GenerateBeamEncoderDecoderOutput",
+    "GenerateBeamOutput",
+    "GenerateEncoderDecoderOutput",
     "GenerateOutput",
     "History",
     "Laws",
@@ -66,6 +76,7 @@ __all__ = [
     "UnknownNameError",
     "UnsupportedArgumentError",
     "__version__",
+    "drop_in",
     "generate",
     "hookimpl",
     "load",

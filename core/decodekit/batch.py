@@ -10,32 +10,22 @@ from torch import Tensor
 from decodekit.chain import Chain
 from decodekit.distribution import Distribution, Drafts, process
 from decodekit.errors import PluginError
+from decodekit.forward import Forward
+from decodekit.guidance import Guidance
+from decodekit.keep import Keep, Recorder
 from decodekit.ledger import Ledger
+from decodekit.model_inputs import ModelInputs
 from decodekit.randomness import Noise, Purpose, race
-from decodekit.row import Row
-from decodekit.session import Forward, Session
+from decodekit.row import NEGATIVE, TARGET, Row
+from decodekit.session import Session
 from decodekit.stopping import StopRules
+from decodekit.traces import Trace
 from decodekit.tracking import TrackedSession
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Batch", "Keep"]
-
-TARGET = "target"
-
-
-@attrs.frozen(kw_only=True)
-class Keep:
-    """What is kept of every committed token, for the result of the call.
-
-    With ``by_slot`` scores and logits are kept by `Batch.record` and not for each row.
-    """
-
-    logprobs: bool = False
-    scores: bool = False
-    logits: bool = False
-    by_slot: bool = False
+__all__ = ["Batch"]
 
 
 class Batch:
@@ -49,8 +39,7 @@ class Batch:
         finished: the rows that have ended, in the order in which they did.
         stops: when rows end.
         returns: how many rows of each prompt the caller wants.
-        slots: how many rows there were when the call began.
-        steps: what `record` kept, scores and logits [slots, V].
+        recorder: what is kept of every committed token.
     """
 
     def __init__(
@@ -66,6 +55,7 @@ class Batch:
         copies: int = 1,
         returns: int = 1,
         hidden: bool = False,
+        guidance: Guidance | None = None,
     ) -> None:
         """Start with one row a prompt; nothing is computed yet.
 
@@ -80,19 +70,28 @@ class Batch:
             copies: rows a prompt; the prompt is fed once.
             returns: rows a prompt in the result.
             hidden: whether forwards give hidden states.
+            guidance: what draws the distribution away from a negative prompt.
         """
         self.rows: list[Row] = list(rows)
         self.finished: list[Row] = []
         self.stops = stops
-        self.steps: list[tuple[Tensor | None, Tensor | None]] = []
-        self.slots = len(rows) * copies
         self._chains = chains
         self._noise = noise
-        self._keep = keep
+        self.recorder = Recorder(keep, len(rows) * copies)
         self.returns = returns
         self._copies = copies
         self._hidden = hidden
-        self._sessions = {TARGET: TrackedSession(session, hidden=hidden)}
+        self._sessions = {
+            TARGET: TrackedSession(
+                session, TARGET, hidden=hidden or keep.hidden_states, attentions=keep.attentions
+            )
+        }
+        self._early = [TARGET]  # sessions that are fed once for each prompt
+        self._guidance = guidance
+        if guidance is not None:
+            self._sessions[NEGATIVE] = TrackedSession(guidance.session, NEGATIVE)
+            self._early.append(NEGATIVE)
+        self._last: list[Row] = []  # the rows as they stand in the target's cache at the end
         prompts = [row.prompt_tokens for row in rows]
         self._ledger = Ledger(prompts, pad_token_id, stops.max_new_tokens, session.device)
         self._lanes = {row.prompt: row.lane + 1 for row in rows}
@@ -119,7 +118,10 @@ class Batch:
         if len(blocks) != len(self.rows):
             message = f"forward got {len(blocks)} drafts for {len(self.rows)} rows; give one a row"
             raise PluginError(message)
-        return self._sessions[session].forward(self.rows, blocks, last=last)
+        output = self._sessions[session].forward(self.rows, blocks, last=last)
+        if session == TARGET:
+            self.recorder.see(output)
+        return output
 
     def logits(self, drafts: Drafts | None = None, *, session: str = TARGET, last: bool = False) -> Tensor:
         """Raw logits of the next token, [B, V]; with drafts [B, K + 1, V] unless ``last``, see `forward`.
@@ -131,7 +133,12 @@ class Batch:
         return output[:, 0] if drafts is None or last else output
 
     def dist(
-        self, logits: Tensor, drafts: Drafts | None = None, *, after: Distribution | None = None
+        self,
+        logits: Tensor,
+        drafts: Drafts | None = None,
+        *,
+        after: Distribution | None = None,
+        session: str = TARGET,
     ) -> Distribution:
         """The distribution of the next token under each row's chain: the only way to a probability.
 
@@ -140,7 +147,13 @@ class Batch:
             drafts: as for `forward`; logits [B, V] then follow the whole draft of each row.
             after: in that case, the distribution before the last drafted token; stateful processors
                 need it.
+            session: whose logits they are; only the target's are guided.
         """
+        if self._guidance is not None and session == TARGET:
+            last = drafts is not None and logits.dim() == 2
+            negative = self.logits(drafts, session=NEGATIVE, last=last)
+            guided = self._guidance.apply(logits, negative)
+            return attrs.evolve(self.dist(guided, drafts, after=after, session=NEGATIVE), logits=logits)
         slots = torch.tensor([row.slot for row in self.rows], device=logits.device)
         history = attrs.evolve(self._ledger.history, slots=slots)
         return process(self._chains, self.rows, history, logits, drafts, after)
@@ -192,9 +205,18 @@ class Batch:
 
     # What a strategy does
 
-    def open(self, name: str, model: "PreTrainedModel") -> None:
-        """Add a session of another model with the same vocabulary; `forward` feeds it on demand."""
-        self._sessions[name] = TrackedSession(Session(model), hidden=self._hidden)
+    def open(self, name: str, model: "PreTrainedModel", inputs: ModelInputs | None = None) -> None:
+        """Add a session of another model with the same vocabulary; `forward` feeds it on demand.
+
+        Args:
+            name: what `forward` calls it.
+            model: the other model.
+            inputs: what it is given beside tokens; it is fed before the rows of a prompt are copied then.
+        """
+        session = Session(model, inputs=inputs)
+        self._sessions[name] = TrackedSession(session, name, hidden=self._hidden)
+        if inputs is not None:
+            self._early.append(name)
 
     def commit(
         self, tokens: Tensor | Drafts, dist: Distribution, *, reasons: Sequence[str | None] | None = None
@@ -217,8 +239,11 @@ class Batch:
             cuts = list(zip(blocks, reasons, strict=True))
         self._blocks = [block for block, _ in cuts]
         self._committed = any(self._blocks)
-        self._record(self._blocks, dist)
-        for row, (block, reason) in zip(self.rows, cuts, strict=True):
+        self.recorder.record_tokens(self.rows, self._blocks, dist)
+        for position, (row, (block, reason)) in enumerate(zip(self.rows, cuts, strict=True)):
+            for column, token in enumerate(block if row.states else ()):
+                memory = dist.memories[position][column]
+                row.states = self._chains[row.chain].advance(row.states, token, memory)
             row.tokens += block
             row.finish_reason = reason
         self._ledger.append(self._blocks)
@@ -233,21 +258,6 @@ class Batch:
                 "give one block a row, once a step"
             )
             raise PluginError(message)
-
-    def _record(self, blocks: list[list[int]], dist: Distribution) -> None:
-        if self._keep.logprobs:
-            for row, values in zip(self.rows, dist.logprobs_of(blocks), strict=True):
-                row.logprobs += values
-        for position, (row, block) in enumerate(zip(self.rows, blocks, strict=True)):
-            for column, token in enumerate(block):
-                logits, scores = dist.column(position, column)
-                if self._keep.logits and not self._keep.by_slot:
-                    row.logits.append(logits)
-                if self._keep.scores and not self._keep.by_slot:
-                    row.scores.append(scores)
-                if row.states:
-                    memory = dist.memories[position][column]
-                    row.states = self._chains[row.chain].advance(row.states, token, memory)
 
     def select(self, rows: Sequence[int] | Tensor) -> None:
         """Keep the given rows, in that order, with all that belongs to them.
@@ -279,17 +289,7 @@ class Batch:
 
     def record(self, dist: Distribution, logits: Tensor) -> None:
         """Keep a step's scores and raw logits [B, V] by slot, as transformers does for beams."""
-        self.steps.append(
-            (
-                self._by_slot(dist.scores) if self._keep.scores else None,
-                self._by_slot(logits) if self._keep.logits else None,
-            )
-        )
-
-    def _by_slot(self, values: Tensor) -> Tensor:
-        whole = values.new_full((self.slots, values.shape[-1]), -torch.inf)
-        whole[[row.slot for row in self.rows]] = values
-        return whole
+        self.recorder.record_step(self.rows, dist, logits)
 
     def _fork(self, row: Row) -> Row:
         twin = row.fork()
@@ -302,8 +302,11 @@ class Batch:
 
     def prefill(self) -> None:
         """Feed every prompt once, then make the copies of its row."""
-        self._sessions[TARGET].prefill(self.rows)
-        for row in self.rows:
+        for name in self._early:
+            self._sessions[name].prefill(self.rows)
+        prompt = self._sessions[TARGET].session.prompt
+        for place, row in enumerate(self.rows):
+            row.prompt_trace = Trace.of(prompt, place) if prompt is not None else None
             row.states = self._chains[row.chain].init(row.prompt_tokens)
         self._expand(self._copies)
 
@@ -319,6 +322,11 @@ class Batch:
         for row in self.rows:
             row.finish_reason = reason
         self.finished, self.rows = self.rows, []
+
+    def idle(self) -> None:
+        """Take part in a step of other processes: as many passes of the model as a step here has."""
+        for name in (TARGET, NEGATIVE) if self._guidance is not None else (TARGET,):
+            self._sessions[name].session.idle()
 
     def settle(self) -> None:
         """After a step: what was not committed is taken back, and finished rows leave.
@@ -337,10 +345,24 @@ class Batch:
         self._blocks = [[] for _ in self.rows]
         live = [position for position, row in enumerate(self.rows) if row.finish_reason is None]
         self.finished += [row for row in self.rows if row.finish_reason is not None]
+        if self.recorder.keep.cache and live:
+            for position, row in enumerate(self.rows):
+                if row.finish_reason is not None:
+                    row.cache = self._sessions[TARGET].session.take(position)
         if not live:
-            self.rows = []
+            self._last, self.rows = self.rows, []
         elif len(live) < len(self.rows):
             self.select(live)
+
+    @property
+    def target(self) -> Session:
+        """The session that is decoded from."""
+        return self._sessions[TARGET].session
+
+    @property
+    def standing(self) -> list[Row]:
+        """The rows as they stand in the target's cache: the live ones, or at the end the last ones."""
+        return self._last or self.rows
 
     def stats(self) -> dict[str, Any]:
         """Counters over all sessions and rows so far."""

@@ -10,27 +10,28 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from decodekit.batch import Batch, Keep
+from decodekit.batch import Batch
 from decodekit.chain import Chain
 from decodekit.chain_config import check_lengths, configured, explicit, per_row_values, rows_of_chains
 from decodekit.choice import (
     asked_strategy,
-    check_needs,
-    check_vocabulary,
     default_strategy,
     refuse_not_yet,
     refuse_unsampled,
     refuse_unused,
 )
+from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError
+from decodekit.keep import Keep
 from decodekit.loop import decode
-from decodekit.outputs import GenerateBeamOutput, GenerateOutput, Stats, as_beams, assemble
+from decodekit.outputs import AnyOutput, Stats, assemble
 from decodekit.processor import CallContext
 from decodekit.randomness import GlobalNoise, SeededNoise, prompt_seeds
-from decodekit.row import Row
-from decodekit.session import Session
+from decodekit.request import Request, read_request
+from decodekit.row import NEGATIVE, TARGET, Row
+from decodekit.sessions import draft_inputs, negative_prompts, open_guidance, open_target
 from decodekit.stopping import StopRules
 from decodekit.strategy import Capability, Strategy
-from decodekit.transformers_hooks import Request, read_request, set_fields
+from decodekit.transformers_hooks import heal_tokens, set_fields, synced_ranks
 from decodekit.wrapped import PrefixConstraint
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class Options:
     logits_processor: Sequence[Any] = ()
     stopping_criteria: Sequence[Any] = ()
     prefix_allowed_tokens_fn: Any = None
+    negative_prompt_ids: Any = None
+    negative_prompt_attention_mask: Any = None
+    synced_gpus: bool | None = None
     keep_logprobs: bool = False
 
 
@@ -72,6 +76,7 @@ class Call:
     chains: list[Chain]
     batch: Batch
     keep: Keep
+    synced: bool = False
     _started: float = 0.0
     _fed: float = 0.0
     _stopped: float = 0.0
@@ -84,7 +89,7 @@ class Call:
             self._ended = True
             return
         self._started = time.perf_counter()
-        for _ in decode(self.batch, self.strategy):
+        for _ in decode(self.batch, self.strategy, synced=self.synced):
             self._stopped = time.perf_counter()
             self._fed = self._fed or self._stopped
             yield
@@ -97,7 +102,7 @@ class Call:
             [*self.batch.rows, *self.batch.finished], key=lambda row: (row.prompt, row.rank, row.lane)
         )
 
-    def result(self) -> GenerateOutput | GenerateBeamOutput:
+    def result(self) -> AnyOutput:
         """What was generated so far."""
         request, rows = self.request, self.rows
         stats = Stats(
@@ -109,8 +114,9 @@ class Call:
             decode_seconds=self._stopped - self._fed,
             **self.batch.stats(),
         )
-        output = assemble(request.input_ids, rows, request.pad_token_id, self.keep, stats)
-        return as_beams(output, rows, self.batch.steps, self.keep) if self.strategy.SEARCHES else output
+        return assemble(
+            self.batch, rows, request.input_ids, request.layout, request.pad_token_id, self.keep, stats
+        )
 
     def final(self) -> list[Final]:
         """What can't change any more of each row of the result.
@@ -165,9 +171,48 @@ def prepare(
     chains, rows = _chains_and_rows(request, per_row, strategy, options, cold)
     context = _context(model, request, strategy, options)
     chains = [chain.bind(context) for chain in chains]
-    keep = _keep(request.config, options, strategy)
+    keep = _keep(request.config, options, strategy, given=request.cache is not None)
     batch = _batch(model, request, strategy, options, chains, rows, keep)
-    return Call(request=request, strategy=strategy, chains=chains, batch=batch, keep=keep)
+    if request.config.token_healing:
+        return prepare(model, None, generation_config, _healed(model, request, kwargs, options), options)
+    synced = _synced(model, strategy, options)
+    return Call(request=request, strategy=strategy, chains=chains, batch=batch, keep=keep, synced=synced)
+
+
+def _healed(
+    model: "PreTrainedModel", request: Request, kwargs: Mapping[str, Any], options: Options
+) -> dict[str, Any]:
+    """The keywords with prompts whose last token the model has chosen anew (all else was checked before)."""
+    if options.tokenizer is None:
+        message = "token_healing=True needs tokenizer=...: pass the model's tokenizer"
+        raise ParameterError(message)
+    if request.source_ids is not None or request.contexts is not request.prompts:
+        message = "token_healing=True heals prompts of token ids for decoder-only models: leave it out"
+        raise UnsupportedArgumentError(message)
+    ids = heal_tokens(model, request.input_ids, options.tokenizer)
+    shown = ids != options.tokenizer.pad_token_id
+    own = {"input_ids", "attention_mask", "token_healing"}
+    rest = {name: value for name, value in kwargs.items() if name not in own}
+    return {**rest, "input_ids": ids, "attention_mask": shown.long(), "token_healing": False}
+
+
+def _synced(model: "PreTrainedModel", strategy: Strategy, options: Options) -> bool:
+    """Whether every process must run as many forward passes as the others."""
+    if not synced_ranks(model, options.synced_gpus):
+        return False
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        message = (
+            "synced_gpus=True keeps several processes in step, and torch.distributed is not initialized: "
+            "leave it out, or start the script with torchrun"
+        )
+        raise ParameterError(message)
+    if strategy.models or Capability.POSITIONS in strategy.NEEDS:
+        message = (
+            f"synced_gpus=True needs the same forward passes in every process, and "
+            f"strategy={strategy.NAME!r} drafts: choose another strategy"
+        )
+        raise CapabilityError(message)
+    return True
 
 
 def _cold(request: Request, per_row: Mapping[str, Sequence[Any]], options: Options) -> list[bool]:
@@ -202,12 +247,14 @@ def _chains_and_rows(
             prefix=_prefix(request.config, options, strategy),
         )
     chains, numbers = rows_of_chains(slots, count)
+    negative = negative_prompts(options.negative_prompt_ids, options.negative_prompt_attention_mask, request)
     seeds = prompt_seeds(options.seed, count) if options.seed is not None else [0] * count
     rows = [
         Row(
             prompt=place,
             slot=place,
             prompt_tokens=request.prompts[place],
+            contexts=_contexts(request, negative, place),
             seed=seeds[place],
             chain=numbers[place],
             greedy=cold[place],
@@ -215,6 +262,12 @@ def _chains_and_rows(
         for place in range(count)
     ]
     return chains, rows
+
+
+def _contexts(request: Request, negative: list[list[int]] | None, place: int) -> dict[str, list[int]]:
+    """What the sessions are fed for a prompt, where that is something else than its tokens."""
+    contexts = {TARGET: request.contexts[place]} if request.contexts is not request.prompts else {}
+    return contexts | ({NEGATIVE: negative[place]} if negative is not None else {})
 
 
 def _context(model: "PreTrainedModel", request: Request, strategy: Strategy, options: Options) -> CallContext:
@@ -237,12 +290,15 @@ def _prefix(config: GenerationConfig, options: Options, strategy: Strategy) -> P
     return PrefixConstraint(options.prefix_allowed_tokens_fn, beams)
 
 
-def _keep(config: GenerationConfig, options: Options, strategy: Strategy) -> Keep:
+def _keep(config: GenerationConfig, options: Options, strategy: Strategy, *, given: bool) -> Keep:
     asked = bool(config.return_dict_in_generate)
     return Keep(
         logprobs=asked or options.keep_logprobs,
         scores=asked and bool(config.output_scores),
         logits=asked and bool(config.output_logits),
+        attentions=asked and bool(config.output_attentions),
+        hidden_states=asked and bool(config.output_hidden_states),
+        cache=(asked or given) and config.use_cache is not False and not strategy.SEARCHES,
         by_slot=strategy.SEARCHES,
     )
 
@@ -256,15 +312,12 @@ def _batch(
     rows: Sequence[Row],
     keep: Keep,
 ) -> Batch:
-    config = request.config
-    returns = config.num_return_sequences or 1
+    returns = request.config.num_return_sequences or 1
     copies = strategy.rows_per_prompt(returns)
-    session = Session(
-        model,
-        cache="none" if config.use_cache is False else config.cache_implementation or "dynamic",
-        capacity=max(map(len, request.prompts)) + request.max_new_tokens + strategy.lookahead,
-    )
-    check_needs(strategy, session)
+    session = open_target(model, request, strategy, keep, len(rows) * copies)
+    further = {
+        name: draft_inputs(strategy, name, other, model, request) for name, other in strategy.models.items()
+    }
     batch = Batch(
         rows,
         session,
@@ -276,9 +329,8 @@ def _batch(
         copies=copies,
         returns=returns,
         hidden=Capability.HIDDEN_STATES in strategy.NEEDS,
+        guidance=open_guidance(model, request, strategy),
     )
-    for name, other in strategy.models.items():
-        check_vocabulary(strategy, name, other, model)
-        check_needs(strategy, Session(other))
-        batch.open(name, other)
+    for name, inputs in further.items():
+        batch.open(name, strategy.models[name], inputs)
     return batch

@@ -36,15 +36,7 @@ _MODES = {
 _NOT_YET: dict[str, tuple[Any, ...]] = {
     "assistant_early_exit": (None,),
     "cache_config": (None,),
-    "cache_implementation": (None, "dynamic", "static"),
-    "compile_config": (None,),
-    "guidance_scale": (None, 1),
     "low_memory": (None, False),
-    "max_cache_len": (None,),
-    "output_attentions": (None, False),
-    "output_hidden_states": (None, False),
-    "prefill_chunk_size": (None,),
-    "token_healing": (None, False),
     "use_mtp": (None, False),
 }
 """Fields of the configuration that this version refuses, with the values that ask for nothing."""

@@ -1,7 +1,7 @@
 """`generate`: the drop-in for transformers' ``model.generate``."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,13 +9,14 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from decodekit.call import Call, Options, prepare
+from decodekit.drop_in import has_own_generate, through_own_generate
 from decodekit.errors import UnsupportedArgumentError
-from decodekit.outputs import GenerateOutput
+from decodekit.outputs import AnyOutput
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["generate"]
+__all__ = ["generate", "run"]
 
 
 def generate(
@@ -37,7 +38,7 @@ def generate(
     seed: int | Sequence[int] | None = None,
     tokenizer: Any = None,
     **kwargs: Any,
-) -> Tensor | GenerateOutput:
+) -> Tensor | AnyOutput:
     """Decode text from a model of transformers, with parts that anyone can install.
 
     The positional arguments and every further keyword mean what they mean to ``model.generate`` and
@@ -46,17 +47,22 @@ def generate(
     no_repeat_ngram_size, min_new_tokens. A temperature of 0 is greedy decoding.
 
     Args:
-        model: a decoder-only model, quantized or not; it is left as it was.
+        model: any model of transformers that generates tokens, quantized or not; it is left as it was. One
+            that wraps ``generate`` (Whisper, BLIP-2, a PEFT model) does so here too.
         inputs: int64 [B, T], the prompts, padded on the left; or as ``input_ids=`` with ``attention_mask=``.
+            Of an encoder-decoder model, what its encoder starts from.
         generation_config: used as it is where no keyword says otherwise.
         logits_processor: processors of transformers, ``(input_ids, scores) -> scores``.
         stopping_criteria: criteria of transformers, ``(input_ids, scores) -> bool [B]``.
         prefix_allowed_tokens_fn: ``(batch_id, input_ids [T]) -> token ids``, all that may come next.
-        synced_gpus: not supported by this version.
+        synced_gpus: keep running the model until every process of torch.distributed is done; left out, as
+            transformers decides it (ZeRO-3, FSDP).
         assistant_model: a smaller model with the same vocabulary, which drafts for the strategy ``assisted``.
-        streamer: an object with ``put(tokens)`` and ``end()``; gets the prompt, then each token.
-        negative_prompt_ids: not supported by this version.
-        negative_prompt_attention_mask: not supported by this version.
+        streamer: an object with ``put(tokens)`` and ``end()``; gets the prompt, then each token. ``end`` is
+            called once, after an error too.
+        negative_prompt_ids: int64 [B, T] or [1, T], what ``guidance_scale`` leads away from; left out, the
+            last token of each prompt.
+        negative_prompt_attention_mask: of the same shape, which of them are tokens.
         custom_generate: not supported by this version; see ``strategy``.
         strategy: a name (see `decodekit.strategies`), a pair ``(name, {parameter: value})``, a class or
             an instance. Left out, the configuration decides as in transformers.
@@ -70,7 +76,8 @@ def generate(
 
     Returns:
         int64 [B * num_return_sequences, T + N]: prompts and continuations, padded on the right; with
-        ``return_dict_in_generate=True`` a `GenerateOutput`.
+        ``return_dict_in_generate=True`` one of the output classes of `decodekit.outputs`, which are
+        transformers' with three more fields.
 
     Raises:
         UnsupportedArgumentError: something that this version does not do, by its name.
@@ -80,30 +87,65 @@ def generate(
         NonFiniteLogitsError: the model's logits of a row were NaN or infinite.
         EmptySupportError: the chain left a row without any token.
     """
-    _refuse(
-        synced_gpus=synced_gpus,
-        negative_prompt_ids=negative_prompt_ids,
-        negative_prompt_attention_mask=negative_prompt_attention_mask,
-        custom_generate=custom_generate,
-        **{name: kwargs.pop(name) for name in ("assistant_tokenizer", "trust_remote_code") if name in kwargs},
-    )
-    options = Options(
-        strategy=strategy,
-        processors=processors,
-        seed=seed,
-        tokenizer=tokenizer,
-        assistant_model=assistant_model,
-        logits_processor=logits_processor or (),
-        stopping_criteria=stopping_criteria or (),
-        prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
-    )
-    call = prepare(model, inputs, generation_config, kwargs, options)
-    with _streaming(streamer, call) as put:
+    named = {
+        "inputs": inputs,
+        "generation_config": generation_config,
+        "logits_processor": logits_processor,
+        "stopping_criteria": stopping_criteria,
+        "prefix_allowed_tokens_fn": prefix_allowed_tokens_fn,
+        "synced_gpus": synced_gpus,
+        "assistant_model": assistant_model,
+        "streamer": streamer,
+        "negative_prompt_ids": negative_prompt_ids,
+        "negative_prompt_attention_mask": negative_prompt_attention_mask,
+        "custom_generate": custom_generate,
+    }
+    ours = {"strategy": strategy, "processors": processors, "seed": seed}
+    if has_own_generate(model):
+        result: Tensor | AnyOutput = through_own_generate(
+            model, {**named, "tokenizer": tokenizer, **kwargs}, ours
+        )
+        return result
+    return run(model, named, {**ours, "tokenizer": tokenizer}, kwargs)
+
+
+def run(
+    model: "PreTrainedModel", named: Mapping[str, Any], ours: Mapping[str, Any], kwargs: dict[str, Any]
+) -> Tensor | AnyOutput:
+    """Run a call of generate.
+
+    Args:
+        model: the model, as ``self``.
+        named: transformers' own arguments by name.
+        ours: strategy, processors, seed, tokenizer.
+        kwargs: the further keywords.
+    """
+    with _ending(named["streamer"]):
+        call = _prepare(model, named, ours, kwargs)
+        put = _putter(named["streamer"], call)
         for _ in call.steps():
             put()
         put()
     output = call.result()
     return output if call.request.config.return_dict_in_generate else output.sequences
+
+
+def _prepare(
+    model: "PreTrainedModel", named: Mapping[str, Any], ours: Mapping[str, Any], kwargs: dict[str, Any]
+) -> Call:
+    _refuse(
+        custom_generate=named["custom_generate"],
+        **{name: kwargs.pop(name) for name in ("assistant_tokenizer", "trust_remote_code") if name in kwargs},
+    )
+    same = ("assistant_model", "prefix_allowed_tokens_fn", "synced_gpus", "negative_prompt_ids")
+    options = Options(
+        **ours,
+        **{name: named[name] for name in same},
+        negative_prompt_attention_mask=named["negative_prompt_attention_mask"],
+        logits_processor=named["logits_processor"] or (),
+        stopping_criteria=named["stopping_criteria"] or (),
+    )
+    return prepare(model, named["inputs"], named["generation_config"], kwargs, options)
 
 
 def _refuse(**arguments: Any) -> None:
@@ -114,11 +156,19 @@ def _refuse(**arguments: Any) -> None:
 
 
 @contextlib.contextmanager
-def _streaming(streamer: Any, call: Call) -> Iterator[Callable[[], None]]:
-    """A function that gives the streamer what is new; the streamer is ended once, after an error too."""
+def _ending(streamer: Any) -> Iterator[None]:
+    """The streamer is ended once, after an error too: its reader would wait for ever."""
+    try:
+        yield
+    finally:
+        if streamer is not None:
+            streamer.end()
+
+
+def _putter(streamer: Any, call: Call) -> Callable[[], None]:
+    """Give the streamer the prompt; returns a function that gives it what is new."""
     if streamer is None:
-        yield lambda: None
-        return
+        return lambda: None
     copies = call.request.config.num_return_sequences or 1
     shown = 0
 
@@ -133,11 +183,8 @@ def _streaming(streamer: Any, call: Call) -> Iterator[Callable[[], None]]:
             streamer.put(torch.tensor([_token(row.tokens, step, call.request.pad_token_id) for row in rows]))
         shown = ready
 
-    try:
-        streamer.put(call.request.input_ids.repeat_interleave(copies, dim=0).cpu())
-        yield put
-    finally:
-        streamer.end()
+    streamer.put(call.request.input_ids.repeat_interleave(copies, dim=0).cpu())
+    return put
 
 
 def _token(tokens: Sequence[int], step: int, pad_token_id: int) -> int:

@@ -2,16 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import attrs
 import torch
+import transformers.generation as transformers_outputs
 from torch import Tensor
+from transformers.cache_utils import Cache
 from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 
-from decodekit.batch import Keep
-from decodekit.row import Row
+from decodekit.batch import Batch
+from decodekit.keep import Keep
+from decodekit.row import TARGET, Row
+from decodekit.traces import join
 
-__all__ = ["GenerateBeamOutput", "GenerateOutput", "Stats", "as_beams", "assemble"]
+__all__ = [
+    "AnyOutput",
+    "GenerateBeamEncoderDecoderOutput",
+    "GenerateBeamOutput",
+    "GenerateEncoderDecoderOutput",
+    "GenerateOutput",
+    "Stats",
+    "assemble",
+]
 
 
 @attrs.frozen(kw_only=True)
@@ -66,67 +79,151 @@ class GenerateBeamOutput(GenerateBeamDecoderOnlyOutput):  # type: ignore[misc]  
     stats: Stats | None = None
 
 
-def as_beams(
-    output: GenerateOutput,
-    rows: Sequence[Row],
-    steps: Sequence[tuple[Tensor | None, Tensor | None]],
-    keep: Keep,
-) -> GenerateBeamOutput:
-    """The output of a search in transformers' form: scores by step and slot, and whence each token came.
+@dataclass
+class GenerateEncoderDecoderOutput(transformers_outputs.GenerateEncoderDecoderOutput):  # type: ignore[misc]  # the same
+    """transformers' output of encoder-decoder models, with what `GenerateOutput` adds."""
 
-    Args:
-        output: of `assemble`.
-        rows: of the result, in its order.
-        steps: scores and logits [slots, V] of each step.
-        keep: what was kept.
-    """
-    longest = max((len(row.parents) for row in rows), default=0)
-    parents = [row.parents + [-1] * (longest - len(row.parents)) for row in rows]
-    scores = tuple(_float(scores) for scores, _ in steps if scores is not None)
-    logits = tuple(_float(logits) for _, logits in steps if logits is not None)
-    return GenerateBeamOutput(
-        sequences=output.sequences,
-        sequences_scores=torch.tensor([row.score for row in rows]) if keep.scores else None,
-        scores=scores if keep.scores else None,
-        logits=logits if keep.logits else None,
-        beam_indices=torch.tensor(parents, dtype=torch.int32).view(len(rows), longest),
-        token_logprobs=output.token_logprobs,
-        finish_reasons=output.finish_reasons,
-        stats=output.stats,
-    )
+    token_logprobs: Tensor | None = None
+    finish_reasons: tuple[str, ...] | None = None
+    stats: Stats | None = None
 
 
-def _float(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
+@dataclass
+class GenerateBeamEncoderDecoderOutput(transformers_outputs.GenerateBeamEncoderDecoderOutput):  # type: ignore[misc]  # the same
+    """transformers' output of a search with an encoder-decoder model, with what `GenerateOutput` adds."""
+
+    token_logprobs: Tensor | None = None
+    finish_reasons: tuple[str, ...] | None = None
+    stats: Stats | None = None
+
+
+AnyOutput = (
+    GenerateOutput | GenerateBeamOutput | GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput
+)
 
 
 def assemble(
-    input_ids: Tensor, rows: Sequence[Row], pad_token_id: int, keep: Keep, stats: Stats
-) -> GenerateOutput:
-    """Put finished (or interrupted) rows side by side.
+    batch: Batch,
+    rows: Sequence[Row],
+    input_ids: Tensor,
+    mask: Tensor,
+    pad_token_id: int,
+    keep: Keep,
+    stats: Stats,
+) -> AnyOutput:
+    """Put finished (or interrupted) rows side by side, in transformers' form.
 
     Args:
-        input_ids: int64 [P, T], the prompts as they were given.
+        batch: what was decoded.
         rows: in the order of the result; each stands after its prompt.
+        input_ids: int64 [P, T], the prompts as they were given.
+        mask: bool [P, W], which columns of what was fed for the prompts are tokens.
         pad_token_id: fills rows that ended early.
-        keep: what the rows have kept.
+        keep: what was kept.
         stats: of the call.
     """
     longest = max((len(row.tokens) for row in rows), default=0)
     prompts = input_ids[[row.prompt for row in rows]]
     new = [row.tokens + [pad_token_id] * (longest - len(row.tokens)) for row in rows]
     tail = torch.tensor(new, dtype=torch.long, device=input_ids.device).view(len(rows), longest)
-    output = GenerateOutput(sequences=torch.cat([prompts, tail], dim=1))
-    output.finish_reasons = tuple(row.finish_reason or "interrupted" for row in rows)
-    output.stats = stats
+    fields: dict[str, Any] = {
+        "sequences": torch.cat([prompts, tail], dim=1),
+        "finish_reasons": tuple(row.finish_reason or "interrupted" for row in rows),
+        "stats": stats,
+    }
     if keep.logprobs:
         padded = [row.logprobs + [0.0] * (longest - len(row.logprobs)) for row in rows]
-        output.token_logprobs = torch.tensor(padded, dtype=torch.float64).view(len(rows), longest)
-    if keep.scores and not keep.by_slot:
-        output.scores = _steps([row.scores for row in rows], longest, pad_token_id)
-    if keep.logits and not keep.by_slot:
-        output.logits = _steps([row.logits for row in rows], longest, pad_token_id)
-    return output
+        fields["token_logprobs"] = torch.tensor(padded, dtype=torch.float64).view(len(rows), longest)
+    if keep.cache:
+        fields["past_key_values"] = _cache(batch, rows, mask)
+    fields |= _of_search(batch, rows, keep) if keep.by_slot else _of_rows(rows, longest, pad_token_id, keep)
+    pair = batch.target.encoder_outputs is not None
+    if keep.traces:
+        fields |= _traces(batch, rows, longest, mask, keep, pair=pair)
+    if pair:
+        kind = GenerateBeamEncoderDecoderOutput if keep.by_slot else GenerateEncoderDecoderOutput
+    else:
+        kind = GenerateBeamOutput if keep.by_slot else GenerateOutput
+    return kind(**fields)
+
+
+def _cache(batch: Batch, rows: Sequence[Row], mask: Tensor) -> Cache | None:
+    """The target's cache with the given rows, in that order, and each token at its column of the result."""
+    session = batch.target
+    if session.cache is None or not session.forward_passes:
+        return session.cache
+    width = mask.shape[1] + max(len(row.tokens) for row in rows) - 1
+    pads = [mask.shape[1] - len(row.context(TARGET)) for row in rows]
+    if [*map(id, batch.standing)] == [*map(id, rows)] and (session.width, session.pads) == (width, pads):
+        return session.cache  # everything stands where it is to stand
+    for position, row in enumerate(batch.standing):
+        row.cache = session.take(position)
+    prompts = [mask[row.prompt].nonzero()[:, 0].tolist() for row in rows]
+    columns = [
+        [*prompt, *range(mask.shape[1], mask.shape[1] + len(row.tokens) - 1)]
+        for prompt, row in zip(prompts, rows, strict=True)
+    ]
+    session.put([row.cache for row in rows if row.cache is not None], columns, width)
+    return session.cache
+
+
+def _of_search(batch: Batch, rows: Sequence[Row], keep: Keep) -> dict[str, Any]:
+    """Scores by step and slot, and whence each token came."""
+    longest = max((len(row.parents) for row in rows), default=0)
+    parents = [row.parents + [-1] * (longest - len(row.parents)) for row in rows]
+    fields: dict[str, Any] = {
+        "beam_indices": torch.tensor(parents, dtype=torch.int32).view(len(rows), longest)
+    }
+    steps = batch.recorder.steps
+    if keep.scores:
+        fields["sequences_scores"] = torch.tensor([row.score for row in rows])
+        fields["scores"] = tuple(_float(step.scores) for step in steps if step.scores is not None)
+    if keep.logits:
+        fields["logits"] = tuple(_float(step.logits) for step in steps if step.logits is not None)
+    return fields
+
+
+def _of_rows(rows: Sequence[Row], longest: int, pad_token_id: int, keep: Keep) -> dict[str, Any]:
+    """Scores by step and row."""
+    fields: dict[str, Any] = {}
+    if keep.scores:
+        fields["scores"] = _steps([row.scores for row in rows], longest, pad_token_id)
+    if keep.logits:
+        fields["logits"] = _steps([row.logits for row in rows], longest, pad_token_id)
+    return fields
+
+
+def _traces(
+    batch: Batch, rows: Sequence[Row], longest: int, mask: Tensor, keep: Keep, *, pair: bool
+) -> dict[str, Any]:
+    """Attentions and hidden states under transformers' names."""
+    lengths = [len(row.context(TARGET)) for row in rows]
+    if keep.by_slot:
+        steps = [step.traces for step in batch.recorder.steps]
+        prompts = {row.prompt: length for row, length in zip(rows, lengths, strict=True)}
+        per_prompt = len(steps[0]) // len(prompts)
+        lengths = [length for _, length in sorted(prompts.items()) for _ in range(per_prompt)]
+    else:
+        steps = [
+            [row.traces[step] if step < len(row.traces) else None for row in rows] for step in range(longest)
+        ]
+    found = join(steps, lengths, mask.shape[1], batch.target.windows)
+    prefix = "decoder_" if pair else ""
+    fields: dict[str, Any] = {}
+    if keep.attentions:
+        fields[f"{prefix}attentions"] = found.attentions
+    if keep.hidden_states:
+        fields[f"{prefix}hidden_states"] = found.hidden_states
+    if pair and keep.attentions:
+        fields["cross_attentions"] = found.cross_attentions
+        fields["encoder_attentions"] = batch.target.encoder_outputs.get("attentions")
+    if pair and keep.hidden_states:
+        fields["encoder_hidden_states"] = batch.target.encoder_outputs.get("hidden_states")
+    return fields
+
+
+def _float(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def _steps(kept: list[list[Tensor]], longest: int, pad_token_id: int) -> tuple[Tensor, ...]:

@@ -1,12 +1,20 @@
 """One sequence of a call: all that belongs to it and moves with it."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from torch import Tensor
 
-__all__ = ["Row"]
+if TYPE_CHECKING:
+    from decodekit.caches import RowCache
+    from decodekit.traces import Trace
+
+__all__ = ["NEGATIVE", "TARGET", "Row"]
+
+TARGET = "target"
+NEGATIVE = "negative"
+"""Names of the sessions that the core opens itself."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -21,6 +29,7 @@ class Row:
         chain: which of the call's chains processes it.
         greedy: whether its draws are the most probable token (a row at temperature 0).
         prompt_tokens: its prompt, without padding.
+        contexts: by session name what is fed there as its prompt, where that is not ``prompt_tokens``.
         tokens: what was generated and committed.
         logprobs: log-probability of each of ``tokens`` under the processed distribution, when kept.
         rank: its place among the rows that its prompt returns; ties go by lane.
@@ -30,6 +39,9 @@ class Row:
         memo: the strategy's own values; copied (shallowly) when the row forks.
         finish_reason: why it ended; None while it lives.
         scores, logits: processed and raw logits [V] of each of ``tokens``, when kept.
+        traces: attentions and hidden states of each of ``tokens``, when kept.
+        prompt_trace: those of the prompt, which belong to the first token.
+        cache: what the target's cache held of it as it left, when kept.
         drafted, accepted: counters that a speculating strategy keeps.
     """
 
@@ -40,6 +52,7 @@ class Row:
     chain: int = 0
     greedy: bool = False
     prompt_tokens: list[int] = attrs.field(factory=list)
+    contexts: dict[str, list[int]] = attrs.field(factory=dict)
     tokens: list[int] = attrs.field(factory=list)
     logprobs: list[float] = attrs.field(factory=list)
     rank: int = 0
@@ -50,6 +63,9 @@ class Row:
     finish_reason: str | None = None
     scores: list[Tensor] = attrs.field(factory=list)
     logits: list[Tensor] = attrs.field(factory=list)
+    traces: list["Trace"] = attrs.field(factory=list)
+    prompt_trace: "Trace | None" = None
+    cache: "RowCache | None" = None
     drafted: int = 0
     accepted: int = 0
 
@@ -63,6 +79,7 @@ class Row:
             memo={**self.memo},
             scores=[*self.scores],
             logits=[*self.logits],
+            traces=[*self.traces],
         )
 
     def blank(self, reason: str) -> "Row":
@@ -75,11 +92,16 @@ class Row:
             finish_reason=reason,
         )
 
-    def since(self, start: int) -> list[int]:
-        """The committed tokens from position ``start`` on, prompt included."""
-        if start >= len(self.prompt_tokens):
-            return self.tokens[start - len(self.prompt_tokens) :]
-        return self.prompt_tokens[start:] + self.tokens
+    def since(self, start: int, session: str | None = None) -> list[int]:
+        """The committed tokens from position ``start`` on, prompt included, as ``session`` is fed them."""
+        prompt = self.context(session) if session is not None else self.prompt_tokens
+        if start >= len(prompt):
+            return self.tokens[start - len(prompt) :]
+        return prompt[start:] + self.tokens
+
+    def context(self, session: str) -> list[int]:
+        """What is fed to a session as the prompt."""
+        return self.contexts.get(session, self.prompt_tokens)
 
     @property
     def length(self) -> int:

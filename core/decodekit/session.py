@@ -8,68 +8,34 @@ tokens of a row stand in neighbouring slots, which sliding windows need.
   padding, and the padding is rolled back.
 * Rolling back a different number of tokens per row crops what all rows give up, and shifts the rest
   of each row to the right.
+* What is done to the layers of a cache is in `decodekit.caches`, which nobody else uses.
 """
 
 import functools
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationMixin, StaticCache
-from transformers.cache_utils import (
-    Cache,
-    CacheLayerMixin,
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-    LinearAttentionCacheLayerMixin,
-    StaticLayer,
-)
-from transformers.generation.utils import ALL_CACHE_NAMES
+from transformers.cache_utils import Cache
 
-from decodekit.errors import CapabilityError, ParameterError
+from decodekit import caches
+from decodekit.caches import RowCache
+from decodekit.errors import CapabilityError
+from decodekit.forward import Forward
 from decodekit.history import shift_right
+from decodekit.model_inputs import ONCE, InputNames, ModelInputs
 from decodekit.strategy import Capability
+from decodekit.transformers_hooks import carry_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Forward", "Session"]
+__all__ = ["Session"]
 
 _ALL = frozenset(Capability)
-
-
-@attrs.frozen(eq=False)
-class Forward:
-    """What one forward pass gave.
-
-    Attributes:
-        logits: [B, n, V] in the model's dtype, for the last ``n`` columns of what was fed.
-        hidden_states: per layer [B, n, D], when they were asked for.
-    """
-
-    logits: Tensor
-    hidden_states: tuple[Tensor, ...] | None = None
-
-    def at(self, index: Tensor) -> "Forward":
-        """The columns int64 [B, m] of each row."""
-        rows = torch.arange(index.shape[0], device=index.device)[:, None]
-        hidden = self.hidden_states
-        return Forward(self.logits[rows, index], tuple(h[rows, index] for h in hidden) if hidden else None)
-
-    @staticmethod
-    def join(first: "Forward", second: "Forward") -> "Forward":
-        """The columns of both, side by side."""
-        pairs = zip(first.hidden_states or (), second.hidden_states or (), strict=True)
-        hidden = tuple(torch.cat(pair, dim=1) for pair in pairs)
-        return Forward(torch.cat([first.logits, second.logits], dim=1), hidden or None)
-
-    def select(self, rows: Tensor) -> "Forward":
-        """The given rows, in that order."""
-        hidden = self.hidden_states
-        return Forward(self.logits[rows], tuple(h[rows] for h in hidden) if hidden else None)
+_UNEVEN = frozenset({Capability.ROLLBACK, Capability.POSITIONS})
 
 
 class Session:
@@ -79,68 +45,115 @@ class Session:
         width: cache slots in use.
         pads: how many slots on the left of each row are padding.
         forward_passes, tokens_fed: counters; padding is not counted.
+        inputs: what the model is given beside tokens, for the rows as they stand.
+        compiled: in place of the model, for passes of one token.
+        prompt: what the layers said at every column of the first pass, when that was asked for; its logits
+            are empty.
+        encoder_outputs: what the encoder said of every prompt, of an encoder-decoder model.
     """
 
     def __init__(
         self,
         model: "PreTrainedModel",
         *,
-        cache: str = "dynamic",
+        cache: str | Cache = "dynamic",
         capacity: int | None = None,
-        model_kwargs: dict[str, Any] | None = None,
+        inputs: ModelInputs | None = None,
+        past: Tensor | None = None,
+        chunk: int | None = None,
+        single: bool = False,
+        traced: bool = False,
     ) -> None:
         """Open a session; nothing is computed yet.
 
         Args:
-            model: a decoder-only model of transformers.
-            cache: "dynamic", "static" (needs ``capacity``) or "none" (every pass recomputes the whole row).
+            model: a model of transformers that has a language model's head.
+            cache: "dynamic", "offloaded", "static" and "offloaded_static" (these need ``capacity``), "none"
+                (every pass recomputes the whole row), or a cache of transformers.
             capacity: the most slots a static cache must hold.
-            model_kwargs: passed on to every forward pass.
+            inputs: what the model is given beside tokens.
+            past: bool [B, W], which slots of a cache that is given are tokens of the rows.
+            chunk: feed the prompt in pieces of this many columns.
+            single: there will never be more than one row.
+            traced: keep ``prompt``.
 
         Raises:
             ParameterError: ``cache`` is another word, or a static cache has no capacity.
+            CapabilityError: the tokens in ``past`` have gaps, and the cache can't close them.
         """
         self.model = model
         self.device = model.device
-        self.width = 0
+        self.width = self._before = 0
         self.pads: list[int] = []
         self.forward_passes = 0
         self.tokens_fed = 0
-        self._model_kwargs = model_kwargs or {}
+        self.inputs = inputs or ModelInputs()
+        self.prompt: Forward | None = None
+        self.encoder_outputs: Any = None
+        self._chunk = chunk
+        self._traced = traced
+        self.compiled: Callable[..., Any] | None = None
         self._tokens = torch.empty(0, 0, dtype=torch.long)  # only when there is no cache
-        self.cache = _new_cache(model, cache, capacity)
-        accepted = inspect.signature(model.forward).parameters
-        self._cache_name = next((name for name in ALL_CACHE_NAMES if name in accepted), "past_key_values")
-        self._takes = {
-            name for name in ("position_ids", "logits_to_keep", "attention_mask") if name in accepted
-        }
-        own_inputs = (
-            type(model).prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation
-        )
-        self._prepares = own_inputs or _is_recurrent(self.cache)
+        self.cache = caches.new_cache(model, cache, capacity) if isinstance(cache, str) else cache
+        self._names = InputNames.of(model)
+        self._even = not single and not self._names.by_row
+        fixed = self.cache is not None and self.cache.is_compileable  # its masks are made beforehand
+        self._prepares = self._names.prepares or caches.is_recurrent(self.cache) or fixed
+        if past is not None and past.shape[1]:
+            self._continue(past)
+
+    def _continue(self, past: Tensor) -> None:
+        """Take the tokens over that stand in a given cache."""
+        self.width = self._before = past.shape[1]
+        counts = past.sum(1).tolist()
+        self.pads = [self.width - count for count in counts]
+        gaps = any(not bool(row[pad:].all()) for row, pad in zip(past, self.pads, strict=True))
+        if gaps:
+            assert self.cache is not None
+            if not caches.can_pack(self.cache):
+                message = (
+                    "the attention mask has gaps within past_key_values, and a cache with windows, states or "
+                    "a fixed size can't close them: continue such rows one by one"
+                )
+                raise CapabilityError(message)
+            caches.pack(self.cache, past)
 
     @property
     def offers(self) -> frozenset[Capability]:
         """What a strategy may ask of this session."""
-        if _is_recurrent(self.cache):
+        if caches.is_recurrent(self.cache):
             return frozenset({Capability.SELECT, Capability.HIDDEN_STATES})
-        if self.cache is None or all(_can_roll_back(layer) for layer in self.cache.layers):
-            return _ALL
-        return _ALL - {Capability.ROLLBACK}
+        if self._names.updates:
+            return _ALL - _UNEVEN
+        if self._even or not (self.cache is None or caches.can_roll_back(self.cache)):
+            return _ALL - {Capability.ROLLBACK}
+        return _ALL
 
     def why_not(self, capability: Capability) -> str:
         """Why a capability is not offered, and what to do."""
-        if _is_recurrent(self.cache):
+        name = type(self.model).__name__
+        if caches.is_recurrent(self.cache):
             return (
-                f"{type(self.model).__name__} keeps a recurrent state, which can't be taken back or "
+                f"{name} keeps a recurrent state, which can't be taken back or "
                 "fed unevenly; pass use_cache=False to recompute instead"
             )
+        if self._names.updates:
+            return (
+                f"{name} has inputs of its own that grow token by token; use a strategy that does not draft"
+            )
+        if self._even:
+            return f"{name} counts positions by column, so rows must stay level; pass one prompt at a time"
         return "the cache has layers that overwrite old tokens; use the dynamic cache"
 
     @property
     def lengths(self) -> list[int]:
         """How many tokens of each row are in the cache."""
         return [self.width - pad for pad in self.pads]
+
+    @property
+    def windows(self) -> list[int | None]:
+        """How many tokens each layer of the cache sees at most; None where it sees all."""
+        return caches.windows(self.cache) if self.cache is not None else []
 
     def feed(
         self,
@@ -149,6 +162,7 @@ class Session:
         *,
         keep: int | None = None,
         hidden: bool = False,
+        attentions: bool = False,
     ) -> Forward:
         """Run the model on the next tokens of every row.
 
@@ -156,8 +170,9 @@ class Session:
             tokens: int64 [B, n]. Into an empty session rows are right-aligned (padding on the left);
                 afterwards they are left-aligned (padding on the right).
             counts: how many of the ``n`` are tokens, for each row; left out, all.
-            keep: give the logits of the last ``keep`` columns only; left out, of all.
+            keep: give the outputs of the last ``keep`` columns only; left out, of all.
             hidden: give the hidden states as well.
+            attentions: give the attentions as well.
 
         Returns:
             The outputs for the last ``keep`` columns; those of padding columns mean nothing.
@@ -167,57 +182,109 @@ class Session:
         """
         batch, count = tokens.shape
         counts = list(counts) if counts is not None else [count] * batch
-        first = self.width == 0
-        uneven = any(real != count for real in counts)
+        first, uneven = self.width == 0, any(real != count for real in counts)
         if first:
             self.pads = [count - real for real in counts]
         elif uneven:
             self._demand_rollback()
-        if _is_recurrent(self.cache) and not first and count > 1:
+        asked = _Asked(keep or count, hidden, attentions)
+        if not self.forward_passes:
+            output = self._feed_prompt(tokens, asked)
+        elif caches.is_recurrent(self.cache) and count > 1:
             # Mamba's forward of several tokens onto a state is off by 1e-4; one by one it is exact.
-            outputs = [self.feed(column, hidden=hidden) for column in torch.split(tokens, 1, dim=1)]
-            return functools.reduce(Forward.join, outputs[-(keep or count) :])
-        output = self._forward(tokens, keep or count, hidden)
-        self.width += count
-        self.forward_passes += 1
+            outputs = [self._run(column, asked) for column in torch.split(tokens, 1, dim=1)]
+            output = functools.reduce(Forward.join, outputs[-asked.keep :])
+        else:
+            output = self._run(tokens, asked)
         self.tokens_fed += sum(counts)
         if not first and uneven:
             self.rollback([count - real for real in counts])
         return output
 
-    def _forward(self, tokens: Tensor, keep: int, hidden: bool) -> Forward:
-        batch, count = tokens.shape
-        tokens = tokens.to(self.device)
+    def _feed_prompt(self, tokens: Tensor, asked: "_Asked") -> Forward:
+        self.inputs = self.inputs.encoded()
+        self.encoder_outputs = self.inputs.given.get("encoder_outputs")
+        traced = attrs.evolve(asked, keep=tokens.shape[1]) if self._traced else asked
+        pieces = torch.split(tokens, self._chunk or max(tokens.shape[1], 1), dim=1)
+        for piece in pieces:
+            output = self._run(piece, traced, prompt=True)
+        if self._traced:
+            self.prompt = attrs.evolve(output, logits=output.logits[..., :0])
+        return output.tail(asked.keep)
+
+    def _run(self, tokens: Tensor, asked: "_Asked", *, prompt: bool = False) -> Forward:
+        """One pass over all columns of ``tokens``."""
+        tokens, count = tokens.to(self.device), tokens.shape[1]
         if self.cache is None:
-            self._tokens = tokens = (
-                torch.cat([self._tokens.to(self.device), tokens], dim=1) if self.width else tokens
-            )
+            past = self._tokens.to(self.device)
+            self._tokens = tokens = torch.cat([past, tokens], dim=1) if self.width else tokens
+        elif not prompt:  # of a prompt a window keeps only its end
+            caches.record(self.cache)
+        inputs = self._inputs(tokens, count, prompt)
+        if "logits_to_keep" in self._names.takes:
+            inputs["logits_to_keep"] = min(asked.keep, count)
+        inputs |= {"output_hidden_states": True} if asked.hidden else {}
+        inputs |= {"output_attentions": True} if asked.attentions else {}
+        run = self.compiled if self.compiled is not None and count == 1 and not prompt else self.model
+        output = run(**inputs, return_dict=True)
+        if self._names.updates:
+            self._update(output)
+        self.width += count
+        self.forward_passes += 1
+        return self._outputs(output, min(asked.keep, count), asked)
+
+    def _inputs(self, tokens: Tensor, count: int, prompt: bool) -> dict[str, Any]:
+        """The arguments of a pass over ``count`` new columns; without a cache over all of them."""
+        names, given = self._names, dict(self.inputs.given)
+        if self.cache is not None and not prompt:
+            given = {name: value for name, value in given.items() if name not in ONCE}
         start = self.width if self.cache is not None else 0
-        inputs: dict[str, Any] = dict(self._model_kwargs)
+        columns = torch.arange(start, self.width + count, device=self.device).expand(len(tokens), -1)
         pads = torch.tensor(self.pads, device=self.device)[:, None] if any(self.pads) else None
-        columns = torch.arange(start, self.width + count, device=self.device)
-        if "position_ids" in self._takes:
-            inputs["position_ids"] = (
-                columns.expand(batch, -1) if pads is None else (columns - pads).clamp_(min=0)
-            )
-        if "attention_mask" in self._takes:
-            inputs["attention_mask"] = self._mask(pads, count)
-        if "logits_to_keep" in self._takes:
-            inputs["logits_to_keep"] = keep
-        if hidden:
-            inputs["output_hidden_states"] = True
-        inputs |= {"use_cache": self.cache is not None, self._cache_name: self.cache}
+        places = columns if pads is None else (columns - pads).clamp_(min=0)
+        inputs = {**given, **{name: column.at(places) for name, column in self.inputs.columns.items()}}
+        if names.positions in names.takes:
+            inputs.setdefault(names.positions, places)
+        if names.mask in names.takes:
+            inputs[names.mask] = self._mask(pads, count)
+        inputs |= {"use_cache": self.cache is not None, names.cache: self.cache}
+        if prompt and self.inputs.inputs_embeds is not None:
+            fed = self.width - self._before
+            inputs["inputs_embeds"] = self.inputs.inputs_embeds[:, fed : fed + count]
         if self._prepares:
-            inputs = self.model.prepare_inputs_for_generation(
-                tokens, is_first_iteration=self.width == 0, **inputs
+            prepared: dict[str, Any] = self.model.prepare_inputs_for_generation(
+                tokens, is_first_iteration=prompt, **inputs
             )
-        else:
-            inputs["input_ids"] = tokens
-        if self.cache is not None and self.width:  # not for the prompt: a window keeps only its end
-            _record(self.cache)
-        output = self.model(**inputs, return_dict=True)
-        states = tuple(h[:, -keep:] for h in output.hidden_states) if hidden else None
-        return Forward(output.logits[:, -keep:], states)
+            return prepared
+        return inputs if "inputs_embeds" in inputs else {**inputs, names.tokens: tokens}
+
+    def _update(self, output: Any) -> None:
+        """Let the model carry its own inputs on by one token."""
+        self.inputs = attrs.evolve(self.inputs, given=carry_on(self.model, output, self.inputs.given))
+
+    def _outputs(self, output: Any, keep: int, asked: "_Asked") -> Forward:
+        prefix = "decoder_" if self._names.prefixed else ""
+        hidden = output[f"{prefix}hidden_states"] if asked.hidden else None
+        own = output[f"{prefix}attentions"] if asked.attentions else None
+        cross = output["cross_attentions"] if asked.attentions and self._names.prefixed else None
+        return Forward(
+            output.logits[:, -keep:],
+            tuple(layer[:, -keep:] for layer in hidden) if hidden else None,
+            tuple(self._by_token(layer[:, :, -keep:]) for layer in own) if own else None,
+            tuple(layer[:, :, -keep:].transpose(1, 2) for layer in cross) if cross else None,
+        )
+
+    def _by_token(self, attentions: Tensor) -> Tensor:
+        """[B, n, H, K] from [B, H, n, slots]: key ``k`` is the row's k-th token, whatever its slot."""
+        width = self.width
+        keys = attentions[..., :width] if attentions.shape[-1] > width else attentions
+        keys = torch.nn.functional.pad(keys, (width - keys.shape[-1], 0)).transpose(1, 2)
+        if not any(self.pads):
+            return keys
+        pads = torch.tensor(self.pads, device=keys.device)[:, None]
+        source = torch.arange(width, device=keys.device) + pads
+        shifted = keys.gather(-1, source.clamp(max=width - 1)[:, None, None].expand(keys.shape))
+        return shifted.masked_fill((source >= width)[:, None, None], 0)
 
     def _mask(self, pads: Tensor | None, count: int) -> Tensor | None:
         """int64 [B, width + count], or None when nothing is padding: kernels are faster without."""
@@ -225,18 +292,35 @@ class Session:
             return None
         return (torch.arange(self.width + count, device=self.device) >= pads).long()
 
+    def idle(self) -> None:
+        """Run the model once on nothing that matters: other processes run it, and wait for this one."""
+        tokens = torch.zeros(max(len(self.pads), 1), 1, dtype=torch.long, device=self.device)
+        given = {name: value for name, value in self.inputs.given.items() if name not in ONCE}
+        self.model(**{**given, self._names.tokens: tokens, "use_cache": False}, return_dict=True)
+
     def select(self, rows: Sequence[int]) -> None:
         """Keep the given rows, in that order; a row may be named more than once."""
-        if list(rows) == list(range(len(self.pads))):
+        before = len(self.pads)
+        if list(rows) == list(range(before)):
             return
         self.pads = [self.pads[row] for row in rows]
         index = torch.tensor(list(rows), dtype=torch.long, device=self.device)
+        self.inputs = self.inputs.select(index, before, prompts=self.cache is None)
         if self.cache is None:
             self._tokens = self._tokens.to(self.device)[index]
         else:
-            for layer in self.cache.layers:
-                _select(layer, index)
+            caches.select(self.cache, index)
         self._trim()
+
+    def take(self, row: int) -> RowCache:
+        """A copy of what the cache holds of a row, e.g. before it leaves."""
+        assert self.cache is not None
+        return caches.take_row(self.cache, row, self.lengths[row], self.width)
+
+    def put(self, rows: Sequence[RowCache], columns: Sequence[Sequence[int]], width: int) -> None:
+        """Leave the cache with these rows, their tokens in the given slots of ``width``; feed no more."""
+        assert self.cache is not None
+        caches.put_rows(self.cache, rows, columns, width)
 
     def rollback(self, counts: Sequence[int]) -> None:
         """Take back the last tokens, ``counts[r]`` of row ``r``.
@@ -258,8 +342,7 @@ class Session:
             )
             self._tokens = self._tokens[:, : self.width - common]
         else:
-            for layer in self.cache.layers:
-                _roll_back(layer, common, index)
+            caches.roll_back(self.cache, common, index)
         self.width -= common
         self.pads = [pad + shift for pad, shift in zip(self.pads, shifts, strict=True)]
         self._trim()
@@ -271,91 +354,26 @@ class Session:
 
     def settle(self) -> None:
         """Let sliding windows drop what has left them; what stands now can't be taken back any more."""
-        for layer in self.cache.layers if self.cache is not None else ():
-            if isinstance(layer, DynamicSlidingWindowLayer) and layer.record_past:
-                layer.crop(0)
+        if self.cache is not None:
+            caches.settle(self.cache)
 
     def _trim(self) -> None:
         """Drop the slots that are padding in every row."""
         spare = min(self.pads, default=0)
-        if not spare or not (self.cache is None or all(_can_roll_back(layer) for layer in self.cache.layers)):
+        if not spare or self._even or not (self.cache is None or caches.can_roll_back(self.cache)):
             return
         if self.cache is None:
             self._tokens = self._tokens[:, spare:]
         else:
-            for layer in self.cache.layers:
-                _trim(layer, spare)
+            caches.trim(self.cache, spare)
         self.width -= spare
         self.pads = [pad - spare for pad in self.pads]
 
 
-def _new_cache(model: "PreTrainedModel", kind: str, capacity: int | None) -> Cache | None:
-    if kind == "none":
-        return None
-    if kind == "dynamic":
-        return DynamicCache(config=model.config)
-    if kind == "static" and capacity is not None:
-        return StaticCache(config=model.config, max_cache_len=capacity)
-    message = f"cache={kind!r} is not allowed: cache must be 'dynamic', 'static' (with a capacity) or 'none'"
-    raise ParameterError(message)
+@attrs.frozen
+class _Asked:
+    """What a pass is to give: the last ``keep`` columns of logits, hidden states, attentions."""
 
-
-def _is_recurrent(cache: Cache | None) -> bool:
-    return cache is not None and any(
-        isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers
-    )
-
-
-def _can_roll_back(layer: Any) -> bool:
-    return type(layer) in (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer)
-
-
-def _record(cache: Cache) -> None:
-    """From now on sliding windows keep everything until `settle`, so that tokens can be taken back."""
-    for layer in cache.layers:
-        if isinstance(layer, DynamicSlidingWindowLayer):
-            layer.activate_past_recording()
-
-
-def _select(layer: Any, index: Tensor) -> None:
-    if isinstance(layer, LinearAttentionCacheLayerMixin):
-        layer.reorder_cache(index)
-    elif (
-        isinstance(layer, CacheLayerMixin)
-        and layer.is_initialized
-        and layer.keys is not None
-        and layer.keys.numel()
-    ):
-        layer.reorder_cache(index)
-        if isinstance(layer, StaticLayer):
-            layer.batch_size = len(index)
-
-
-def _roll_back(layer: Any, common: int, shifts: Tensor | None) -> None:
-    """Shift the rows of one layer, then drop the last ``common`` slots."""
-    if not layer.is_initialized:
-        return
-    if shifts is not None:
-        layer.keys = shift_right(layer.keys, shifts, 2)
-        layer.values = shift_right(layer.values, shifts, 2)
-    if isinstance(layer, StaticLayer):
-        layer.cumulative_length.sub_(common)
-        return
-    kept = layer.keys.shape[2] - common  # crop() would also cut windows, and a second rollback needs more
-    layer.keys, layer.values = layer.keys[:, :, :kept], layer.values[:, :, :kept]
-    if isinstance(layer, DynamicSlidingWindowLayer):
-        layer.cumulative_length -= common
-
-
-def _trim(layer: Any, spare: int) -> None:
-    if not layer.is_initialized:
-        return
-    if isinstance(layer, StaticLayer):
-        layer.keys, layer.values = layer.keys.roll(-spare, dims=2), layer.values.roll(-spare, dims=2)
-        layer.cumulative_length.sub_(spare)
-        return
-    kept = layer.get_seq_length() - spare
-    layer.keys = layer.keys[:, :, max(layer.keys.shape[2] - kept, 0) :]
-    layer.values = layer.values[:, :, max(layer.values.shape[2] - kept, 0) :]
-    if isinstance(layer, DynamicSlidingWindowLayer):
-        layer.cumulative_length = kept
+    keep: int
+    hidden: bool
+    attentions: bool

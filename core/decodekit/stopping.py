@@ -11,8 +11,8 @@ from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, S
 from decodekit.errors import ParameterError
 
 if TYPE_CHECKING:
+    from decodekit.request import Request
     from decodekit.row import Row
-    from decodekit.transformers_hooks import Request
 
 __all__ = ["StopRules"]
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from decodekit.distribution import Drafts
+from decodekit.forward import Forward
 from decodekit.row import Row
-from decodekit.session import Forward, Session
+from decodekit.session import Session
 
 __all__ = ["TrackedSession"]
 
@@ -14,10 +15,20 @@ __all__ = ["TrackedSession"]
 class TrackedSession:
     """A session, what it was fed beyond the committed tokens, and the output after the committed ones."""
 
-    def __init__(self, session: Session, *, hidden: bool = False) -> None:
-        """Track a session that was not fed yet."""
+    def __init__(
+        self, session: Session, name: str = "", *, hidden: bool = False, attentions: bool = False
+    ) -> None:
+        """Track a session that was not fed yet.
+
+        Args:
+            session: may hold tokens of a conversation that goes on.
+            name: what rows call it in their contexts.
+            hidden: whether its outputs have hidden states.
+            attentions: whether they have attentions.
+        """
         self.session = session
-        self._hidden = hidden
+        self._name = name
+        self._asked = {"hidden": hidden, "attentions": attentions}
         self._tentative: list[list[int]] = []
         self._next: Forward | None = None  # after the committed tokens, of the rows that are known
         self._known: list[bool] = []
@@ -35,7 +46,7 @@ class TrackedSession:
         Returns:
             K is the longest draft; a shorter row's further columns repeat its last one.
         """
-        if self.session.width == 0:
+        if self._next is None:
             self.prefill(rows)
         kept = [
             _agreeing(old, new, len(new) - 1) if last else 0
@@ -43,7 +54,7 @@ class TrackedSession:
         ]
         self._take_back(kept)
         held = zip(rows, self._known, self.session.lengths, strict=True)
-        pending = [[] if known else row.since(length) for row, known, length in held]
+        pending = [[] if known else row.since(length, self._name) for row, known, length in held]
         blocks = [[*head, *draft[keep:]] for head, draft, keep in zip(pending, drafts, kept, strict=True)]
         output = self._feed(blocks)
         self._tentative = [list(draft) for draft in drafts]
@@ -62,11 +73,19 @@ class TrackedSession:
 
     def prefill(self, rows: Sequence[Row]) -> None:
         """Feed the committed tokens of every row into the empty session."""
-        blocks = [row.since(0) for row in rows]
-        width = max(len(block) for block in blocks)
-        tokens = torch.tensor([[0] * (width - len(block)) + block for block in blocks])
-        counts = [len(block) for block in blocks]
-        self._next = self.session.feed(tokens, counts, keep=1, hidden=self._hidden)
+        if self.session.width:
+            held = self.session.lengths
+            blocks = [row.since(length, self._name) for row, length in zip(rows, held, strict=True)]
+            ends = torch.tensor([[len(block)] for block in blocks], device=self.session.device)
+            output = self._feed(blocks)
+            assert output is not None  # there is a new token in every row
+            self._next = output.at(ends - 1)
+        else:
+            blocks = [row.since(0, self._name) for row in rows]
+            width = max(len(block) for block in blocks)
+            tokens = torch.tensor([[0] * (width - len(block)) + block for block in blocks])
+            counts = [len(block) for block in blocks]
+            self._next = self.session.feed(tokens, counts, keep=1, **self._asked)
         self._known = [True] * len(rows)
         self._tentative = [[] for _ in rows]
 
@@ -75,7 +94,7 @@ class TrackedSession:
         if width == 0:
             return None
         tokens = torch.tensor([block + [0] * (width - len(block)) for block in blocks])
-        return self.session.feed(tokens, [len(block) for block in blocks], hidden=self._hidden)
+        return self.session.feed(tokens, [len(block) for block in blocks], **self._asked)
 
     def _columns(self, output: Forward | None, columns: list[list[int]]) -> Forward:
         """Pick columns of each row, counted from 1; column 0 is what is known after the committed tokens."""
@@ -100,7 +119,7 @@ class TrackedSession:
 
         The last committed token always stays to be fed, because the next output comes from it.
         """
-        if self.session.width == 0:
+        if self._next is None:
             return
         self._take_back(
             [_agreeing(old, new, len(new) - 1) for old, new in zip(self._tentative, blocks, strict=True)]
@@ -111,13 +130,12 @@ class TrackedSession:
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep the given rows, in that order, duplicates allowed."""
-        if self.session.width == 0:
+        if self._next is None:
             return
         self.session.select(rows)
         self._tentative = [list(self._tentative[row]) for row in rows]
         self._known = [self._known[row] for row in rows]
-        if self._next is not None:
-            self._next = self._next.select(torch.tensor(list(rows), device=self.session.device))
+        self._next = self._next.select(torch.tensor(list(rows), device=self.session.device))
 
 
 def _agreeing(old: Sequence[int], new: Sequence[int], most: int) -> int:

@@ -1,114 +1,65 @@
-"""What a call asks for, read by transformers' own rules: the only module that uses its private hooks."""
+"""transformers' own steps of ``generate``, where decodekit follows them: all private hooks that it uses."""
 
-from collections.abc import Mapping
-from numbers import Integral
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import attrs
-import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, GenerationMixin
+from transformers.cache_utils import Cache
+from transformers.generation.utils import ALL_CACHE_NAMES
 
 from decodekit.errors import ParameterError, UnsupportedArgumentError, nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Request", "read_request", "set_fields"]
+__all__ = [
+    "carries_on",
+    "carry_on",
+    "check_model",
+    "check_names",
+    "compiled_call",
+    "decoder_start",
+    "encoded",
+    "final_lengths",
+    "has_own_positions",
+    "heal_tokens",
+    "main_input",
+    "merged_config",
+    "own_positions",
+    "set_fields",
+    "synced_ranks",
+    "takes_cache",
+]
 
 
-@attrs.frozen(eq=False, kw_only=True)
-class Request:
-    """A call's inputs and configuration, with every default filled in.
-
-    Attributes:
-        config: the merged configuration: keywords, then the given one, then the model's, then defaults.
-        mode: what transformers would do with it: "greedy_search", "sample", "beam_search", …
-        input_ids: int64 [B, T] as given; an empty prompt is one BOS token.
-        prompts: the B prompts without padding.
-        max_new_tokens: the most tokens after the T input columns; ``config.min_new_tokens`` is the least.
-        eos_token_ids: may be empty.
-        pad_token_id: what fills finished rows; the first EOS id when there is no pad id, else 0.
-    """
-
-    config: GenerationConfig
-    mode: str
-    input_ids: Tensor
-    prompts: list[list[int]]
-    max_new_tokens: int
-    eos_token_ids: tuple[int, ...]
-    pad_token_id: int
-
-
-def read_request(
-    model: "PreTrainedModel",
-    inputs: Tensor | None,
-    generation_config: GenerationConfig | None,
-    kwargs: Mapping[str, Any],
-    assistant_model: "PreTrainedModel | None" = None,
-) -> Request:
-    """Read a call as ``model.generate`` would; the model and the given configuration stay as they are.
-
-    Raises:
-        ValueError: whatever transformers finds wrong, in its words.
-        UnsupportedArgumentError: a model input that decodekit does not take.
-        ParameterError: an attention mask would have to be guessed, or has a wrong shape.
-    """
-    if model.config.is_encoder_decoder:
+def check_model(model: "PreTrainedModel") -> None:
+    """Raise `UnsupportedArgumentError` for a model whose loop is no loop over tokens."""
+    if not isinstance(model, GenerationMixin):
         message = (
-            f"{type(model).__name__} is an encoder-decoder model; decodekit takes decoder-only models so far"
+            f"{type(model).__name__} has no language model's head and can't generate: load it with "
+            "AutoModelForCausalLM or AutoModelForSeq2SeqLM"
         )
-        raise UnsupportedArgumentError(message)
-    nothing = kwargs.get("max_new_tokens") == 0
-    if nothing:
-        kwargs = {**kwargs, "max_new_tokens": 1}  # transformers refuses 0, where the prompt is the answer
-    own_max = _is_set(model, generation_config, kwargs, "max_length")
-    own_min = _is_set(model, generation_config, kwargs, "min_length")
-    config, model_kwargs = model._prepare_generation_config(generation_config, **kwargs)
-    _check_config(config)
-    mode = str(config.get_generation_mode(assistant_model).value)
-    model_kwargs = {name: value for name, value in model_kwargs.items() if not hasattr(config, name)}
-    _check_names(model, config, model_kwargs)
-    input_ids, mask = _inputs(model, inputs, config, model_kwargs)
-    config = model._prepare_generated_length(
-        generation_config=config,
-        has_default_max_length=not own_max,
-        has_default_min_length=not own_min,
-        model_input_name="input_ids",
-        input_ids_length=input_ids.shape[1],
-        inputs_tensor=input_ids,
-    )
-    model._validate_generated_length(config, input_ids.shape[1], not own_max)
-    config.min_new_tokens = max((config.min_length or 0) - input_ids.shape[1], 0)
-    eos = config._eos_token_tensor
-    pad = config._pad_token_tensor
-    return Request(
-        config=config,
-        mode=mode,
-        input_ids=input_ids,
-        prompts=[row[seen].tolist() for row, seen in zip(input_ids, mask, strict=True)],
-        max_new_tokens=0 if nothing else config.max_length - input_ids.shape[1],
-        eos_token_ids=tuple(eos.tolist()) if eos is not None else (),
-        pad_token_id=int(pad) if pad is not None else 0,
-    )
-
-
-def _check_config(config: GenerationConfig) -> None:
-    """Raise `ParameterError` for what transformers does not check."""
-    if not isinstance(config.do_sample, bool):
-        message = f"do_sample={config.do_sample!r} is not allowed: do_sample must be True or False"
         raise ParameterError(message)
-    for name in ("max_new_tokens", "max_length", "num_return_sequences"):
-        value = getattr(config, name)
-        if value is not None and not (isinstance(value, Integral) and int(value) >= 1):
+    for name in ("_sample", "_get_logits_processor", "_get_stopping_criteria", "_prefill"):
+        if getattr(type(model), name) is not getattr(GenerationMixin, name):
             message = (
-                f"{name}={value!r} is not allowed: {name} must be int in [1, inf); "
-                "leave it out for the default"
+                f"{type(model).__name__} decodes in a way of its own ({name.strip('_')}), which decodekit's "
+                "strategies would not follow: call model.generate"
             )
-            raise ParameterError(message)
+            raise UnsupportedArgumentError(message)
 
 
-def _check_names(model: "PreTrainedModel", config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
+def merged_config(
+    model: "PreTrainedModel", generation_config: GenerationConfig | None, kwargs: Mapping[str, Any]
+) -> tuple[GenerationConfig, dict[str, Any]]:
+    """The configuration of a call, and the keywords that are no fields of it."""
+    config, model_kwargs = model._prepare_generation_config(generation_config, **kwargs)
+    return config, {name: value for name, value in model_kwargs.items() if not hasattr(config, name)}
+
+
+def check_names(model: "PreTrainedModel", config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
     """Let transformers name the keywords that nobody knows, and add the nearest known ones."""
     try:
         model._validate_model_kwargs(dict(model_kwargs))
@@ -142,92 +93,146 @@ def set_fields(config: GenerationConfig | None) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None and not name.startswith("_")}
 
 
-def _is_set(
-    model: "PreTrainedModel", config: GenerationConfig | None, kwargs: Mapping[str, Any], name: str
-) -> bool:
-    places = (kwargs.get(name), getattr(config, name, None), getattr(model.generation_config, name))
-    return any(value is not None for value in places)
-
-
-def _inputs(
+def main_input(
     model: "PreTrainedModel", inputs: Tensor | None, config: GenerationConfig, model_kwargs: dict[str, Any]
-) -> tuple[Tensor, Tensor]:
-    """The input ids int64 [B, T], and which of them are tokens, bool [B, T]: at least one a row."""
-    inputs = torch.as_tensor(inputs) if isinstance(inputs, list) else inputs
-    for name in ("input_ids", "attention_mask"):
-        if isinstance(model_kwargs.get(name), list):
-            model_kwargs[name] = torch.tensor(model_kwargs[name], device=model.device)
-    mask = model_kwargs.pop("attention_mask", None)
-    if isinstance(inputs, (Mapping, str)):
-        message = (
-            f"inputs is a {type(inputs).__name__}: pass a tokenizer's output as keywords, "
-            "generate(model, **tokenizer(text, return_tensors='pt')), or give the text to decodekit.stream"
-        )
-        raise ParameterError(message)
-    input_ids, name, rest = model._prepare_model_inputs(inputs, config.bos_token_id, model_kwargs)
-    left = [key for key, value in rest.items() if value is not None]
-    if name != "input_ids" or left:
-        message = (
-            f"{', '.join(left) or name}: decodekit takes input_ids and attention_mask as model inputs so far"
-        )
-        raise UnsupportedArgumentError(message)
-    _check_ids(model, input_ids, mask)
-    model._prepare_special_tokens(
-        config, mask is not None, device=input_ids.device, batch_size=len(input_ids)
+) -> tuple[Any, str, dict[str, Any]]:
+    """What the model, or its encoder, starts from; its name; and the other inputs."""
+    main, name, rest = model._prepare_model_inputs(inputs, config.bos_token_id, model_kwargs)
+    if isinstance(main, Tensor) and main.dim():
+        given = rest.get("attention_mask") is not None
+        model._prepare_special_tokens(config, given, device=main.device, batch_size=len(main))
+    return main, str(name), {key: value for key, value in rest.items() if value is not None}
+
+
+def decoder_start(
+    model: "PreTrainedModel", main: Tensor, name: str, config: GenerationConfig, model_kwargs: dict[str, Any]
+) -> tuple[Tensor, dict[str, Any]]:
+    """The beginning of the decoder's rows, int64 [B, T], and the other inputs."""
+    start: tuple[Tensor, dict[str, Any]] = model._prepare_decoder_input_ids_for_generation(
+        batch_size=len(main),
+        model_input_name=name,
+        model_kwargs=model_kwargs,
+        decoder_start_token_id=config._decoder_start_token_tensor,
+        device=main.device,
     )
-    mask = mask.bool().to(input_ids.device) if mask is not None else _full_mask(input_ids, config)
-    return _fill_empty(input_ids.long(), mask, config)
+    return start
 
 
-def _check_ids(model: "PreTrainedModel", input_ids: Tensor, mask: Tensor | None) -> None:
-    if input_ids.dim() != 2 or input_ids.is_floating_point() or not len(input_ids):
-        message = (
-            f"input_ids has shape {list(input_ids.shape)} and dtype {input_ids.dtype}: "
-            "it must hold token ids, int64 [batch, length] with at least one row; "
-            "add a dimension to a single prompt with ids[None]"
+def final_lengths(
+    model: "PreTrainedModel",
+    config: GenerationConfig,
+    main: Tensor,
+    name: str,
+    width: int,
+    *,
+    own_max: bool,
+    own_min: bool,
+) -> GenerationConfig:
+    """With ``max_length`` and ``min_length`` in columns of the result.
+
+    Args:
+        model: the call's.
+        config: the merged configuration.
+        main: what the model starts from, and its ``name``.
+        name: see ``main``.
+        width: columns of the input ids.
+        own_max: whether somebody set max_length.
+        own_min: whether somebody set min_length.
+    """
+    config = model._prepare_generated_length(
+        generation_config=config,
+        has_default_max_length=not own_max,
+        has_default_min_length=not own_min,
+        model_input_name=name,
+        input_ids_length=width,
+        inputs_tensor=main,
+    )
+    model._validate_generated_length(config, width, not own_max)
+    return config
+
+
+def encoded(
+    model: "PreTrainedModel", main: Tensor, name: str, config: GenerationConfig, model_kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Run the encoders, text's or images', and put their outputs in the place of what they were given."""
+    if model_kwargs.get("encoder_outputs") is not None and model_kwargs.get("mm_encoder_outputs") is not None:
+        return model_kwargs
+    with _placement_kept(model):
+        encoded: dict[str, Any] = model._maybe_prepare_encoder_kwargs_for_generation(
+            main, dict(model_kwargs), name, config
         )
-        raise ParameterError(message)
-    if mask is not None and mask.shape != input_ids.shape:
-        message = (
-            f"attention_mask has shape {list(mask.shape)} and input_ids {list(input_ids.shape)}: they "
-            "must be equal; pass the mask that the tokenizer gave with these ids"
-        )
-        raise ParameterError(message)
-    vocab_size = model.config.get_text_config().vocab_size
-    if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocab_size:
-        message = (
-            f"input_ids holds ids from {int(input_ids.min())} to {int(input_ids.max())}: they must be in "
-            f"[0, {vocab_size}), the model's vocabulary; use the tokenizer that belongs to the model"
-        )
-        raise ParameterError(message)
+    return {key: value for key, value in encoded.items() if value is not None}
 
 
-def _full_mask(input_ids: Tensor, config: GenerationConfig) -> Tensor:
-    """Everything is a token; refused where transformers would guess that the pad ids are not."""
-    pad, eos = config._pad_token_tensor, config._eos_token_tensor
-    pad_is_eos = pad is not None and eos is not None and bool(torch.isin(pad, eos))
-    if pad is not None and not pad_is_eos and bool((input_ids == pad).any()):
-        message = (
-            f"attention_mask is missing and input_ids holds pad_token_id={int(pad)}: pass the tokenizer's "
-            "attention_mask, or torch.ones_like(input_ids) when these are tokens like others"
-        )
-        raise ParameterError(message)
-    return torch.ones_like(input_ids, dtype=torch.bool)
+@contextlib.contextmanager
+def _placement_kept(model: "PreTrainedModel") -> Iterator[None]:
+    """transformers hooks the encoder of a model that is spread over devices; take the hook away again."""
+    encoder = (
+        model.get_encoder() if hasattr(model, "hf_device_map") and model.config.is_encoder_decoder else None
+    )
+    hook = getattr(encoder, "_hf_hook", None)
+    same_device = getattr(hook, "io_same_device", None)
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.io_same_device = same_device
+        elif encoder is not None:
+            from accelerate.hooks import remove_hook_from_module  # only models that it spread are here
+
+            remove_hook_from_module(encoder)
 
 
-def _fill_empty(input_ids: Tensor, mask: Tensor, config: GenerationConfig) -> tuple[Tensor, Tensor]:
-    """Give an empty prompt its BOS token."""
-    empty = ~mask.any(dim=1)
-    if not bool(empty.any()):
-        return input_ids, mask
-    if config._bos_token_tensor is None:
-        message = (
-            "a prompt is empty and the model has no bos_token_id to start from: give it at least one token"
-        )
-        raise ParameterError(message)
-    if input_ids.shape[1] == 0:
-        input_ids, mask = input_ids.new_zeros(len(input_ids), 1), mask.new_zeros(len(input_ids), 1)
-    input_ids, mask = input_ids.clone(), mask.clone()
-    input_ids[empty, -1] = config._bos_token_tensor.to(input_ids)
-    mask[empty, -1] = True
-    return input_ids, mask
+def has_own_positions(model: "PreTrainedModel") -> bool:
+    """Whether the positions of the model's tokens are not just counted."""
+    own = type(model)._prepare_position_ids_for_generation
+    return own is not GenerationMixin._prepare_position_ids_for_generation
+
+
+def own_positions(model: "PreTrainedModel", main: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
+    """The model's own positions [..., B, T]; some models keep what they found, which is put back."""
+    kept = [(module, module.rope_deltas) for module in model.modules() if hasattr(module, "rope_deltas")]
+    try:
+        positions: Tensor = model._prepare_position_ids_for_generation(main, model_kwargs)
+    finally:
+        for module, value in kept:
+            module.rope_deltas = value
+    return positions
+
+
+def carries_on(model: "PreTrainedModel") -> bool:
+    """Whether the model has inputs of its own that grow with each token."""
+    own = type(model)._update_model_kwargs_for_generation
+    return own is not GenerationMixin._update_model_kwargs_for_generation
+
+
+def carry_on(model: "PreTrainedModel", output: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's own inputs after one more token."""
+    carried: dict[str, Any] = model._update_model_kwargs_for_generation(
+        output, dict(given), is_encoder_decoder=model.config.is_encoder_decoder
+    )
+    return {name: value for name, value in carried.items() if name not in ALL_CACHE_NAMES}
+
+
+def takes_cache(model: "PreTrainedModel") -> bool:
+    """Whether the model works with transformers' caches; a few old ones have a format of their own."""
+    return bool(model._supports_default_dynamic_cache())
+
+
+def heal_tokens(model: "PreTrainedModel", input_ids: Tensor, tokenizer: Any) -> Tensor:
+    """transformers' token healing: the last token of each prompt is chosen anew, by the model."""
+    healed: Tensor = model.heal_tokens(input_ids, tokenizer)
+    return healed
+
+
+def compiled_call(model: "PreTrainedModel", config: GenerationConfig, cache: Cache | None) -> Any:
+    """The model's compiled forward pass where transformers would compile it; else None."""
+    if not model._valid_auto_compile_criteria({"past_key_values": cache}, config):
+        return None
+    return model.get_compiled_call(config.compile_config)
+
+
+def synced_ranks(model: "PreTrainedModel", synced_gpus: bool | None) -> bool:
+    """Whether all processes must run the same number of forward passes; None lets transformers decide."""
+    arguments = model._extract_generation_mode_kwargs(None, {}, synced_gpus, None, None)
+    return bool(arguments.get("synced_gpus"))

@@ -16,8 +16,9 @@ from decodekit import (
     StatefulProcessor,
     Strategy,
 )
-from decodekit.batch import Batch, Keep
+from decodekit.batch import Batch
 from decodekit.chain import Chain
+from decodekit.keep import Keep
 from decodekit.loop import decode
 from decodekit.randomness import SeededNoise
 from decodekit.row import Row
@@ -391,9 +392,8 @@ def test_values_that_are_kept_are_those_of_the_committed_tokens():
     for row in rows:
         assert len(row.logprobs) == len(row.scores) == len(row.logits) == len(row.tokens)
         for step, token in enumerate(row.tokens):
-            raw = (
-                MODELS["llama"](torch.tensor([row.prompt_tokens + row.tokens[:step]])).logits[0, -1].detach()
-            )
+            before = torch.tensor([row.prompt_tokens + row.tokens[:step]])
+            raw = MODELS["llama"](before).logits[0, -1].detach()
             counts = torch.bincount(torch.tensor(row.tokens[:step], dtype=torch.long), minlength=VOCAB)
             torch.testing.assert_close(row.logits[step], raw, rtol=0, atol=1e-9)
             torch.testing.assert_close(row.scores[step], raw - counts, rtol=0, atol=1e-9)

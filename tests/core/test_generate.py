@@ -9,7 +9,6 @@ import torch
 from decodekit.testing.models import CacheHashModel, MarkovModel, tiny_llama, tiny_mamba
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import T5Config, T5ForConditionalGeneration
 
 VOCAB = 32
 MODEL = tiny_llama(VOCAB)
@@ -295,83 +294,6 @@ def test_what_the_models_cache_cannot_do_is_refused_before_any_forward():
         dk.generate(model, input_ids=IDS, max_new_tokens=3, strategy=Nth, use_cache=False)
     finally:
         handle.remove()
-
-
-REFUSED = {
-    "groups": (
-        {"num_beams": 4, "num_beam_groups": 2},
-        dk.UnsupportedArgumentError,
-        "group_beam_search.*num_beams=4.*'diverse_beam'",
-    ),
-    "own layers": ({"use_mtp": True}, dk.UnsupportedArgumentError, "use_mtp=True"),
-    "custom": ({"custom_generate": "x"}, dk.UnsupportedArgumentError, "custom_generate="),
-    "prefix": (
-        {"prefix_allowed_tokens_fn": lambda batch_id, tokens: []},
-        dk.ParameterError,
-        "prefix_allowed_tokens_fn gave no token for batch_id=0 after",
-    ),
-    "prefix beside a chain": (
-        {"prefix_allowed_tokens_fn": len, "processors": ["top_k"]},
-        dk.ParameterError,
-        "prefix_allowed_tokens_fn=.* would have no effect",
-    ),
-    "negative": ({"negative_prompt_ids": IDS}, dk.UnsupportedArgumentError, "negative_prompt_ids="),
-    "guidance": ({"guidance_scale": 1.5}, dk.UnsupportedArgumentError, "guidance_scale=1.5 is not supported"),
-    "watermark": (
-        {"watermarking_config": {"greenlist_ratio": 0.3}},
-        dk.UnsupportedArgumentError,
-        "needs the processor 'watermarking_config'",
-    ),
-    "bad words": ({"bad_words_ids": [[3, -1]]}, dk.ParameterError, "bad_words_ids holds the token id -1"),
-    "attentions": ({"output_attentions": True}, dk.UnsupportedArgumentError, "output_attentions=True"),
-    "cache": (
-        {"cache_implementation": "quantized"},
-        dk.UnsupportedArgumentError,
-        "cache_implementation='quantized'",
-    ),
-    "embeds": ({"inputs_embeds": torch.zeros(2, 4, 32)}, dk.UnsupportedArgumentError, "inputs_embeds"),
-    "positions": ({"position_ids": IDS}, dk.UnsupportedArgumentError, "position_ids"),
-    "typo": ({"max_new_token": 4}, dk.ParameterError, "max_new_token.*Did you mean 'max_new_tokens'"),
-    "no truth": ({"do_sample": "maybe"}, dk.ParameterError, "do_sample='maybe'"),
-    "no effect": (
-        {"strategy": "sample", "num_beams": 2},
-        dk.ParameterError,
-        "num_beams=2 would have no effect",
-    ),
-    "both inputs": ({"inputs": IDS}, ValueError, "input_ids"),
-    "strategy": ({"strategy": "gredy"}, dk.UnknownNameError, "Did you mean 'greedy'"),
-    "processor": ({"processors": ["topp"]}, dk.UnknownNameError, "Did you mean 'top_p'"),
-    "parameter": ({"processors": [("top_p", {"p": 0.5})]}, dk.ParameterError, "top_p has no parameter 'p'"),
-    "no strategy": ({"strategy": 7}, dk.ParameterError, "7"),
-    "greedy sampling": ({"strategy": "greedy", "do_sample": True}, dk.ParameterError, "contradict"),
-    "temperature": (
-        {"do_sample": True, "temperature": -1.0},
-        dk.ParameterError,
-        r"temperature=-1.0 is not allowed",
-    ),
-    "top_p": ({"do_sample": True, "top_p": 1.5}, ValueError, "top_p"),
-    "seed": ({"seed": "x"}, dk.ParameterError, "seed='x'"),
-    "floats": ({"input_ids": torch.zeros(1, 3)}, dk.ParameterError, "must hold token ids"),
-    "one row": ({"input_ids": torch.tensor([1, 2])}, dk.ParameterError, "add a dimension"),
-    "ids": ({"input_ids": torch.tensor([[99]])}, dk.ParameterError, r"\[0, 32\), the model's vocabulary"),
-    "mask": ({"attention_mask": torch.ones(2, 3)}, dk.ParameterError, "attention_mask has shape"),
-    "stop": ({"stop_strings": ["x"]}, dk.ParameterError, "stop_strings=.*needs tokenizer"),
-    "length": ({"max_new_tokens": None, "max_length": 3}, ValueError, "max_length"),
-    "negative length": ({"max_new_tokens": -1}, ValueError, "max_new_tokens"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_work_is_refused_by_name(name):
-    arguments, error, match = REFUSED[name]
-    with pytest.raises(error, match=match):
-        call(**arguments)
-
-
-def test_encoder_decoder_models_are_refused():
-    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 10}
-    with pytest.raises(dk.UnsupportedArgumentError, match="encoder-decoder"):
-        dk.generate(T5ForConditionalGeneration(T5Config(**sizes)), torch.tensor([[1]]), max_new_tokens=2)
 
 
 @pytest.mark.parametrize("dim", [2, 1], ids=["prompt", "token"])

@@ -78,7 +78,12 @@ class VisibleTokensModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc
         tokens, positions = keys[:, 0, :width, 0].long(), values[:, 0, :width, 0].long()
         queries = torch.arange(start, width)[:, None]
         visible = (torch.arange(width) <= queries).expand(batch, -1, -1)
-        if attention_mask is not None:
+        if (
+            attention_mask is not None and attention_mask.dim() == 4
+        ):  # as transformers makes it for static caches
+            shown = attention_mask[:, 0, :, :width]
+            visible = visible & (shown if shown.dtype == torch.bool else shown == 0)
+        elif attention_mask is not None:
             visible = visible & attention_mask[:, None, :width].bool()
         keep = logits_to_keep or count
         logits = self.logits_of(tokens, positions, visible[:, -keep:]) * self.scale

@@ -1,0 +1,268 @@
+"""What a session does to the layers of transformers' caches: choose rows, roll back, move rows in and out.
+
+Slots are the columns of keys and values. Rows are right-aligned in them, see `decodekit.session`.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DummyLayer,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionCacheLayerMixin,
+    StaticLayer,
+)
+
+from decodekit.errors import ParameterError
+from decodekit.history import shift_right
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = [
+    "KINDS",
+    "RowCache",
+    "can_pack",
+    "can_roll_back",
+    "is_recurrent",
+    "new_cache",
+    "pack",
+    "put_rows",
+    "record",
+    "roll_back",
+    "select",
+    "settle",
+    "take_row",
+    "trim",
+    "windows",
+]
+
+KINDS = ("dynamic", "offloaded", "static", "offloaded_static")
+
+
+def new_cache(model: "PreTrainedModel", kind: str, capacity: int | None) -> Cache | None:
+    """An empty cache for a model.
+
+    Args:
+        model: of transformers.
+        kind: one of `KINDS`, or "none".
+        capacity: the most slots of a static one.
+
+    Raises:
+        ParameterError: another kind, or a static one without a capacity.
+    """
+    if kind == "none":
+        return None
+    config = model.config.get_text_config(decoder=True)
+    if kind in ("dynamic", "offloaded"):
+        cache = DynamicCache(config=config, offloading=kind == "offloaded")
+    elif kind in KINDS and capacity is not None:
+        cache = StaticCache(config=config, max_cache_len=capacity, offloading=kind == "offloaded_static")
+    else:
+        message = (
+            f"cache={kind!r} is not allowed: cache must be 'none' or one of {', '.join(map(repr, KINDS))} "
+            "(static ones with a capacity)"
+        )
+        raise ParameterError(message)
+    if model.config.is_encoder_decoder:
+        cache = EncoderDecoderCache(cache, DynamicCache(config=_without_windows(config)))
+    return cache
+
+
+def _without_windows(config: Any) -> Any:
+    """Cross-attention sees the whole source, also where the decoder has sliding windows."""
+    if getattr(config, "layer_types", None) is None:
+        return config
+    whole = type(config).from_dict(config.to_dict())
+    whole.sliding_window, whole.layer_types = None, ["full_attention"] * config.num_hidden_layers
+    return whole
+
+
+def _own(cache: Cache) -> list[Any]:
+    layers: list[Any] = (
+        cache.self_attention_cache.layers if isinstance(cache, EncoderDecoderCache) else cache.layers
+    )
+    return layers
+
+
+def _cross(cache: Cache) -> list[Any]:
+    return cache.cross_attention_cache.layers if isinstance(cache, EncoderDecoderCache) else []
+
+
+def is_recurrent(cache: Cache | None) -> bool:
+    """Whether a layer keeps a state instead of tokens."""
+    return cache is not None and any(
+        isinstance(layer, LinearAttentionCacheLayerMixin) for layer in _own(cache)
+    )
+
+
+def can_roll_back(cache: Cache) -> bool:
+    """Whether every layer can take tokens back, another number in each row."""
+    kinds = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, DummyLayer)
+    return all(type(layer) in kinds for layer in _own(cache))
+
+
+def windows(cache: Cache) -> list[int | None]:
+    """How many tokens each layer sees at most; None where it sees all."""
+    return [layer.sliding_window if getattr(layer, "is_sliding", False) else None for layer in _own(cache)]
+
+
+def _has_keys(layer: Any) -> bool:
+    return isinstance(layer, CacheLayerMixin) and layer.is_initialized and layer.keys is not None
+
+
+def record(cache: Cache) -> None:
+    """From now on sliding windows keep everything until `settle`, so that tokens can be taken back."""
+    for layer in _own(cache):
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.activate_past_recording()
+
+
+def settle(cache: Cache) -> None:
+    """Let sliding windows drop what has left them."""
+    for layer in _own(cache):
+        if isinstance(layer, DynamicSlidingWindowLayer) and layer.record_past:
+            layer.crop(0)
+
+
+def select(cache: Cache, index: Tensor) -> None:
+    """Keep the given rows, in that order, duplicates allowed."""
+    for layer in [*_own(cache), *_cross(cache)]:
+        if isinstance(layer, LinearAttentionCacheLayerMixin):
+            layer.reorder_cache(index)
+        elif _has_keys(layer) and layer.keys.numel():
+            layer.reorder_cache(index)
+            if isinstance(layer, StaticLayer):
+                layer.batch_size = len(index)
+
+
+def roll_back(cache: Cache, common: int, shifts: Tensor | None) -> None:
+    """Move each row to the right by ``shifts`` slots, then drop the last ``common`` slots."""
+    for layer in _own(cache):
+        if not _has_keys(layer):
+            continue
+        if shifts is not None:
+            layer.keys = shift_right(layer.keys, shifts, 2)
+            layer.values = shift_right(layer.values, shifts, 2)
+        if isinstance(layer, StaticLayer):
+            layer.cumulative_length.sub_(common)
+            continue
+        kept = layer.keys.shape[2] - common  # crop() would also cut windows, and a second rollback needs more
+        layer.keys, layer.values = layer.keys[:, :, :kept], layer.values[:, :, :kept]
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.cumulative_length -= common
+
+
+def trim(cache: Cache, spare: int) -> None:
+    """Drop the first ``spare`` slots, which are padding in every row."""
+    for layer in _own(cache):
+        if not _has_keys(layer):
+            continue
+        if isinstance(layer, StaticLayer):
+            layer.keys, layer.values = layer.keys.roll(-spare, dims=2), layer.values.roll(-spare, dims=2)
+            layer.cumulative_length.sub_(spare)
+            continue
+        kept = layer.get_seq_length() - spare
+        first = max(layer.keys.shape[2] - kept, 0)
+        layer.keys, layer.values = layer.keys[:, :, first:], layer.values[:, :, first:]
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.cumulative_length = kept
+
+
+def can_pack(cache: Cache) -> bool:
+    """Whether `pack` works: every layer keeps all of its tokens."""
+    return all(type(layer) is DynamicLayer for layer in _own(cache))
+
+
+def pack(cache: Cache, mask: Tensor) -> None:
+    """Move the slots of each row that ``mask`` bool [B, W] names to its end, in their order."""
+    order = mask.long().argsort(dim=1, stable=True)[:, None, :, None]
+    for layer in _own(cache):
+        if _has_keys(layer) and layer.keys.numel():
+            index = order.to(layer.keys.device)
+            layer.keys = layer.keys.gather(2, index.expand(layer.keys.shape))
+            layer.values = layer.values.gather(2, index.expand(layer.values.shape))
+
+
+Pair = tuple[Tensor, Tensor]
+
+
+@attrs.frozen(eq=False)
+class RowCache:
+    """What a cache holds of one row.
+
+    Attributes:
+        own: keys and values [1, H, n, D] of each layer that has them.
+        cross: the same of the layers that see an encoder's output.
+        states: of each layer the recurrent states [1, ...] by their names.
+    """
+
+    own: list[Pair | None]
+    cross: list[Pair | None]
+    states: list[dict[tuple[str, int], Tensor]]
+
+
+def take_row(cache: Cache, row: int, length: int, width: int) -> RowCache:
+    """A copy of one row, whose ``length`` tokens stand in the last of ``width`` slots."""
+    own: list[Pair | None] = []
+    for layer in _own(cache):
+        if not _has_keys(layer):
+            own.append(None)
+            continue
+        stop = min(width, layer.keys.shape[2]) if isinstance(layer, StaticLayer) else layer.keys.shape[2]
+        span = slice(max(stop - length, 0), stop)
+        own.append((layer.keys[row, None, :, span].clone(), layer.values[row, None, :, span].clone()))
+    cross = [
+        (layer.keys[row, None].clone(), layer.values[row, None].clone()) if _has_keys(layer) else None
+        for layer in _cross(cache)
+    ]
+    states = [{name: state[row, None].clone() for name, state in _states(layer)} for layer in _own(cache)]
+    return RowCache(own, cross, states)
+
+
+def _states(layer: Any) -> Iterator[tuple[tuple[str, int], Tensor]]:
+    if isinstance(layer, LinearAttentionCacheLayerMixin):
+        for kind in ("conv_states", "recurrent_states"):
+            for number, state in getattr(layer, kind).items():
+                if state is not None:
+                    yield (kind, number), state
+
+
+def put_rows(cache: Cache, rows: Sequence[RowCache], columns: Sequence[Sequence[int]], width: int) -> None:
+    """Fill a cache with rows, whose tokens are to stand in the named ones of ``width`` slots.
+
+    Slots that are no token of a row hold zeros. A sliding window holds what falls into it.
+    """
+    for number, layer in enumerate(_own(cache)):
+        pairs = [pair for row in rows if (pair := row.own[number]) is not None]
+        if pairs:
+            _put(layer, pairs, columns, width)
+        for kind, name in rows[0].states[number]:
+            getattr(layer, kind)[name] = torch.cat([row.states[number][kind, name] for row in rows])
+    for number, layer in enumerate(_cross(cache)):
+        pairs = [pair for row in rows if (pair := row.cross[number]) is not None]
+        if pairs:
+            layer.keys, layer.values = (torch.cat(tensors) for tensors in zip(*pairs, strict=True))
+
+
+def _put(layer: Any, pairs: Sequence[Pair], columns: Sequence[Sequence[int]], width: int) -> None:
+    held = width
+    if isinstance(layer, StaticLayer):
+        held, layer.batch_size = layer.keys.shape[2], len(pairs)
+        layer.cumulative_length.fill_(min(width, held))
+    elif isinstance(layer, DynamicSlidingWindowLayer):
+        held, layer.cumulative_length = min(width, layer.sliding_window - 1), width
+    first = max(width - held, 0)
+    for name, tensors in zip(("keys", "values"), zip(*pairs, strict=True), strict=True):
+        whole = tensors[0].new_zeros(len(pairs), tensors[0].shape[1], held, tensors[0].shape[3])
+        for row, (part, places) in enumerate(zip(tensors, columns, strict=True)):
+            last = torch.tensor(places[len(places) - part.shape[2] :], dtype=torch.long) - first
+            whole[row, :, last[last >= 0]] = part[0, :, last >= 0]
+        setattr(layer, name, whole)

@@ -1,0 +1,141 @@
+"""Code that calls ``model.generate`` runs through decodekit: in a block, or inside a model's own one."""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from torch import nn
+from transformers import GenerationMixin
+
+from decodekit.errors import ParameterError, UnsupportedArgumentError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["drop_in", "has_own_generate", "through_own_generate"]
+
+_THEIRS = GenerationMixin.generate
+_OURS = ("strategy", "processors", "seed", "tokenizer")
+
+
+@attrs.define(eq=False)
+class _Scope:
+    """Whose ``generate`` is replaced, with which arguments, and how often it was called."""
+
+    model: Any
+    defaults: dict[str, Any]
+    calls: int = 0
+
+    def covers(self, model: Any) -> bool:
+        if self.model is None or self.model is model:
+            return True
+        return isinstance(self.model, nn.Module) and any(part is model for part in self.model.modules())
+
+
+_scopes: list[_Scope] = []
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def drop_in(model: "PreTrainedModel | None" = None, **defaults: Any) -> Iterator[None]:
+    """Within the block, ``model.generate(...)`` is ``decodekit.generate(model, ...)``.
+
+    For code of others: a pipeline, an evaluation harness, a trainer. It holds for every thread of the
+    process, and ends with the block, after an error too.
+
+    Args:
+        model: whose calls, and those of the models inside it; left out, those of every model.
+        **defaults: arguments of `decodekit.generate` (``strategy``, ``processors``, ``seed``, any keyword)
+            for calls that do not give them.
+
+    Raises:
+        ParameterError: ``model`` is something else than a model.
+    """
+    if model is not None and not isinstance(model, nn.Module):
+        message = (
+            f"drop_in got a {type(model).__name__} as model: give a model of transformers, or nothing for "
+            "every model; arguments of generate go by name"
+        )
+        raise ParameterError(message)
+    with _replaced(_Scope(model, defaults)):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(scope: _Scope) -> Iterator[None]:
+    with _lock:
+        _scopes.append(scope)
+        GenerationMixin.generate = _dispatch
+    try:
+        yield
+    finally:
+        with _lock:
+            _scopes.remove(scope)
+            if not _scopes:
+                GenerationMixin.generate = _THEIRS
+
+
+def _dispatch(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """``GenerationMixin.generate`` while a scope is open."""
+    from decodekit.generate import run  # it imports this module
+
+    scope = next((scope for scope in reversed(_scopes) if scope.covers(self)), None)
+    if scope is None:
+        return _THEIRS(self, *args, **kwargs)
+    scope.calls += 1
+    names = _NAMED[: len(args)]
+    given = {**scope.defaults, **dict(zip(names, args, strict=True)), **kwargs}
+    named = {name: given.pop(name, None) for name in _NAMED}
+    ours = {name: given.pop(name, None) for name in _OURS}
+    return run(self, named, ours, given)
+
+
+_NAMED = (
+    "inputs",
+    "generation_config",
+    "logits_processor",
+    "stopping_criteria",
+    "prefix_allowed_tokens_fn",
+    "synced_gpus",
+    "assistant_model",
+    "streamer",
+    "negative_prompt_ids",
+    "negative_prompt_attention_mask",
+    "custom_generate",
+)
+"""The arguments of transformers' ``generate`` in their order."""
+
+
+def has_own_generate(model: Any) -> bool:
+    """Whether the model (or what wraps it, like a PEFT model) does more in ``generate`` than decode."""
+    if isinstance(model, GenerationMixin):
+        return type(model).generate not in (_THEIRS, _dispatch)
+    wraps = isinstance(model, nn.Module) and callable(getattr(model, "generate", None))
+    return wraps and any(isinstance(part, GenerationMixin) for part in model.modules())
+
+
+def through_own_generate(model: Any, arguments: Mapping[str, Any], ours: Mapping[str, Any]) -> Any:
+    """Call the model's own ``generate``, whose inner calls run through decodekit.
+
+    Args:
+        model: the model.
+        arguments: for its ``generate``; None is left out.
+        ours: what only decodekit knows, for the inner calls.
+
+    Raises:
+        UnsupportedArgumentError: something of ``ours`` was given, and the model has a loop of its own.
+    """
+    scope = _Scope(model, {name: value for name, value in ours.items() if value is not None})
+    with _replaced(scope):
+        result = type(model).generate(
+            model, **{name: value for name, value in arguments.items() if value is not None}
+        )
+    if scope.defaults and not scope.calls:
+        message = (
+            f"{type(model).__name__}.generate decodes in a loop of its own, in which "
+            f"{', '.join(scope.defaults)} would have no effect: leave it out, or call model.generate"
+        )
+        raise UnsupportedArgumentError(message)
+    return result

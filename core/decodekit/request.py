@@ -1,0 +1,400 @@
+"""What a call asks for, read by transformers' own rules."""
+
+from collections.abc import Callable, Mapping
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.cache_utils import Cache
+from transformers.generation.utils import ALL_CACHE_NAMES
+
+from decodekit import transformers_hooks as hooks
+from decodekit.errors import ParameterError, UnsupportedArgumentError
+from decodekit.model_inputs import ONCE, Columns, ModelInputs, align_right
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Request", "read_request"]
+
+Tokens = list[list[int]]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Request:
+    """A call's inputs and configuration, with every default filled in.
+
+    Attributes:
+        config: the merged configuration: keywords, then the given one, then the model's, then defaults.
+        mode: what transformers would do with it: "greedy_search", "sample", "beam_search", …
+        input_ids: int64 [B, T] as given (the decoder's); an empty prompt is one BOS token; [B, 0] where
+            the prompts are embeddings alone.
+        mask: bool [B, T], which of ``input_ids`` are tokens.
+        prompts: the B prompts without padding, as processors and the result see them.
+        contexts: what the model is fed for them, where that is something else: a placeholder 0 for each
+            embedding, and for each token that ``cache`` holds already.
+        source_ids: an encoder's token ids without padding, where it has some.
+        max_new_tokens: the most tokens after the T input columns; ``config.min_new_tokens`` is the least.
+        eos_token_ids: may be empty.
+        pad_token_id: what fills finished rows; the first EOS id when there is no pad id, else 0.
+        model_inputs: what the model is given beside tokens.
+        cache: the caller's ``past_key_values``, which the call goes on from.
+        past: bool [B, W], which of its W columns are tokens.
+        layout: bool [B, W + n], which columns are tokens of all that the model is fed as prompts.
+        inputs_for: what another encoder-decoder model is given beside tokens.
+    """
+
+    config: GenerationConfig
+    mode: str
+    input_ids: Tensor
+    mask: Tensor
+    prompts: Tokens
+    contexts: Tokens
+    source_ids: Tokens | None
+    max_new_tokens: int
+    eos_token_ids: tuple[int, ...]
+    pad_token_id: int
+    model_inputs: ModelInputs
+    cache: Cache | None
+    past: Tensor | None
+    layout: Tensor
+    inputs_for: Callable[["PreTrainedModel"], ModelInputs] | None
+
+
+def read_request(
+    model: "PreTrainedModel",
+    inputs: Tensor | None,
+    generation_config: GenerationConfig | None,
+    kwargs: Mapping[str, Any],
+    assistant_model: "PreTrainedModel | None" = None,
+) -> Request:
+    """Read a call as ``model.generate`` would; the model and the given configuration stay as they are.
+
+    Raises:
+        ValueError: whatever transformers finds wrong, in its words.
+        UnsupportedArgumentError: the model decodes in a loop of its own.
+        ParameterError: an attention mask would have to be guessed, or has a wrong shape.
+    """
+    hooks.check_model(model)
+    nothing = kwargs.get("max_new_tokens") == 0
+    if nothing:
+        kwargs = {**kwargs, "max_new_tokens": 1}  # transformers refuses 0, where the prompt is the answer
+    own_max = _is_set(model, generation_config, kwargs, "max_length")
+    own_min = _is_set(model, generation_config, kwargs, "min_length")
+    config, model_kwargs = hooks.merged_config(model, generation_config, kwargs)
+    _check_config(config)
+    mode = str(config.get_generation_mode(assistant_model).value)
+    hooks.check_names(model, config, model_kwargs)
+    read = _read_inputs(model, inputs, config, model_kwargs)
+    input_ids = read.input_ids
+    config = hooks.final_lengths(
+        model, config, read.main, read.main_name, input_ids.shape[1], own_max=own_max, own_min=own_min
+    )
+    config.min_new_tokens = max((config.min_length or 0) - input_ids.shape[1], 0)
+    eos = config._eos_token_tensor
+    pad = config._pad_token_tensor
+    prompts = [row[seen].tolist() for row, seen in zip(input_ids, read.mask, strict=True)]
+    return Request(
+        config=config,
+        mode=mode,
+        input_ids=input_ids,
+        mask=read.mask,
+        prompts=prompts,
+        contexts=read.contexts or prompts,
+        source_ids=read.source_ids,
+        max_new_tokens=0 if nothing else config.max_length - input_ids.shape[1],
+        eos_token_ids=tuple(eos.tolist()) if eos is not None else (),
+        pad_token_id=int(pad) if pad is not None else 0,
+        model_inputs=read.model_inputs,
+        cache=read.cache,
+        past=read.past,
+        layout=read.layout if read.layout is not None else read.mask,
+        inputs_for=read.inputs_for,
+    )
+
+
+def _check_config(config: GenerationConfig) -> None:
+    """Raise `ParameterError` for what transformers does not check."""
+    if not isinstance(config.do_sample, bool):
+        message = f"do_sample={config.do_sample!r} is not allowed: do_sample must be True or False"
+        raise ParameterError(message)
+    for name in ("max_new_tokens", "max_length", "num_return_sequences"):
+        value = getattr(config, name)
+        if value is not None and not (isinstance(value, Integral) and int(value) >= 1):
+            message = (
+                f"{name}={value!r} is not allowed: {name} must be int in [1, inf); "
+                "leave it out for the default"
+            )
+            raise ParameterError(message)
+
+
+def _is_set(
+    model: "PreTrainedModel", config: GenerationConfig | None, kwargs: Mapping[str, Any], name: str
+) -> bool:
+    places = (kwargs.get(name), getattr(config, name, None), getattr(model.generation_config, name))
+    return any(value is not None for value in places)
+
+
+@attrs.define(eq=False, kw_only=True)
+class _Read:
+    """The inputs of a call; see `Request`. ``main`` is what the model or its encoder starts from."""
+
+    main: Tensor
+    main_name: str
+    input_ids: Tensor
+    mask: Tensor
+    model_inputs: ModelInputs
+    contexts: Tokens | None = None
+    source_ids: Tokens | None = None
+    cache: Cache | None = None
+    past: Tensor | None = None
+    layout: Tensor | None = None
+    inputs_for: Callable[["PreTrainedModel"], ModelInputs] | None = None
+
+
+def _read_inputs(
+    model: "PreTrainedModel", inputs: Tensor | None, config: GenerationConfig, model_kwargs: dict[str, Any]
+) -> _Read:
+    inputs = torch.as_tensor(inputs) if isinstance(inputs, list) else inputs
+    for name in ("input_ids", "attention_mask"):
+        if isinstance(model_kwargs.get(name), list):
+            model_kwargs[name] = torch.tensor(model_kwargs[name], device=model.device)
+    if isinstance(inputs, (Mapping, str)):
+        message = (
+            f"inputs is a {type(inputs).__name__}: pass a tokenizer's output as keywords, "
+            "generate(model, **tokenizer(text, return_tensors='pt')), or give the text to decodekit.stream"
+        )
+        raise ParameterError(message)
+    main, name, model_kwargs = hooks.main_input(model, inputs, config, model_kwargs)
+    if not isinstance(main, Tensor) or not main.dim() or not len(main):
+        message = (
+            f"{name} is {_shape(main)}: it must be a tensor with at least one row; give at least one prompt"
+        )
+        raise ParameterError(message)
+    if model.config.is_encoder_decoder:
+        return _read_pair(model, main, name, config, model_kwargs)
+    return _read_decoder(model, main, name, config, model_kwargs)
+
+
+def _shape(value: Any) -> str:
+    return f"of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def _read_pair(
+    model: "PreTrainedModel", main: Tensor, name: str, config: GenerationConfig, model_kwargs: dict[str, Any]
+) -> _Read:
+    """The inputs of an encoder-decoder model: the encoder's, and the beginning of the decoder's."""
+    mask = model_kwargs.get("attention_mask")
+    is_ids = main.dim() == 2 and not main.is_floating_point() and "encoder_outputs" not in model_kwargs
+    source = None
+    if is_ids:
+        _check_ids(model, main, mask, "input_ids")
+        seen = mask.bool() if mask is not None else torch.ones_like(main, dtype=torch.bool)
+        source = [row[kept].tolist() for row, kept in zip(main, seen, strict=True)]
+    input_ids, model_kwargs = hooks.decoder_start(model, main, name, config, model_kwargs)
+    own_mask = model_kwargs.pop("decoder_attention_mask", None)
+    _check_ids(model, input_ids, own_mask, "decoder_input_ids")
+    own_mask = own_mask.bool() if own_mask is not None else torch.ones_like(input_ids, dtype=torch.bool)
+    input_ids, own_mask = _fill_empty(input_ids.long(), own_mask, config)
+    cache = _caller_cache(model, model_kwargs)
+    read = _Read(main=main, main_name=name, input_ids=input_ids, mask=own_mask, model_inputs=ModelInputs())
+    read.source_ids = source
+    _go_on(read, cache, own_mask, input_ids)
+
+    def inputs_for(other: "PreTrainedModel") -> ModelInputs:
+        return ModelInputs(
+            given=model_kwargs, encode=lambda: hooks.encoded(other, main, name, config, model_kwargs)
+        )
+
+    read.model_inputs, read.inputs_for = inputs_for(model), inputs_for
+    return read
+
+
+def _read_decoder(
+    model: "PreTrainedModel", main: Tensor, name: str, config: GenerationConfig, model_kwargs: dict[str, Any]
+) -> _Read:
+    """The inputs of a decoder-only model: token ids, embeddings, or both."""
+    embeds = model_kwargs.pop("inputs_embeds", None)
+    if name == "inputs_embeds":
+        config.use_cache = True  # or the embeddings would have to be fed again
+    input_ids = main if name == "input_ids" else model_kwargs.pop("input_ids", None)
+    if input_ids is None:
+        message = (
+            f"{type(model).__name__} got {name}= alone: decodekit decodes from token ids or inputs_embeds, "
+            "pass what the model's processor gives for a text as well"
+        )
+        raise UnsupportedArgumentError(message)
+    columns = embeds if embeds is not None else input_ids
+    cache = _caller_cache(model, model_kwargs)
+    mask = model_kwargs.pop("attention_mask", None)
+    _check_ids(model, input_ids, mask if cache is None and embeds is None else None, "input_ids")
+    if embeds is not None:
+        _check_embeds(embeds, mask, cache)
+    mask = (
+        mask.bool().to(columns.device) if mask is not None else _full_mask(columns, config, cache, input_ids)
+    )
+    input_ids = input_ids.long()
+    if cache is None and embeds is None:
+        input_ids, mask = _fill_empty(input_ids, mask, config)
+        columns = input_ids
+    own = mask if embeds is None else mask.new_ones(input_ids.shape)
+    if own.shape != input_ids.shape:
+        own = mask[:, mask.shape[1] - input_ids.shape[1] :]
+    read = _Read(main=main, main_name=name, input_ids=input_ids, mask=own, model_inputs=ModelInputs())
+    new = _go_on(read, cache, mask, columns)
+    if embeds is not None and cache is None:
+        read.contexts = [[0] * count for count in new.sum(1).tolist()]
+    read.layout = mask
+    read.model_inputs = _model_inputs(model, main, name, config, model_kwargs, input_ids, embeds, mask, new)
+    return read
+
+
+def _caller_cache(model: "PreTrainedModel", model_kwargs: dict[str, Any]) -> Cache | None:
+    given = {key: model_kwargs.pop(key) for key in ALL_CACHE_NAMES if key in model_kwargs}
+    for key, cache in given.items():
+        if not isinstance(cache, Cache):
+            message = (
+                f"{key} is a {type(cache).__name__}: pass a transformers.Cache, e.g. "
+                "DynamicCache(config=model.config)"
+            )
+            raise ParameterError(message)
+        return cache
+    return None
+
+
+def _go_on(read: _Read, cache: Cache | None, mask: Tensor, columns: Tensor) -> Tensor:
+    """Find where the new tokens begin; returns which of the new columns are tokens, bool [B, n]."""
+    past = int(cache.get_seq_length()) if cache is not None else 0
+    read.cache = cache
+    if not past:
+        return mask
+    whole = mask.shape[1] == columns.shape[1]  # or else the columns are the new ones alone
+    if mask.shape[1] <= past or (not whole and mask.shape[1] != past + columns.shape[1]):
+        message = (
+            f"past_key_values holds {past} tokens, attention_mask has {mask.shape[1]} columns and "
+            f"{columns.shape[1]} columns are given: give the whole text so far, or the new tokens with a "
+            f"mask of {past} + their number of columns; at least one must be new"
+        )
+        raise ParameterError(message)
+    read.past, new = mask[:, :past], mask[:, past:]
+    if not bool(new.any(1).all()):
+        message = "a prompt has no token beyond past_key_values: give every row at least one new token"
+        raise ParameterError(message)
+    fresh = columns[:, past:] if whole else columns
+    read.contexts = [
+        [0] * held + (row[seen].tolist() if fresh.dim() == 2 else [0] * int(seen.sum()))
+        for held, row, seen in zip(read.past.sum(1).tolist(), fresh, new, strict=True)
+    ]
+    return new
+
+
+def _model_inputs(
+    model: "PreTrainedModel",
+    main: Tensor,
+    name: str,
+    config: GenerationConfig,
+    model_kwargs: dict[str, Any],
+    input_ids: Tensor,
+    embeds: Tensor | None,
+    mask: Tensor,
+    new: Tensor,
+) -> ModelInputs:
+    """What a decoder-only model is given beside token ids."""
+    as_given = {**model_kwargs, "attention_mask": mask.long()}
+    columns = {
+        key: Columns.of(model_kwargs.pop(key), mask, after)
+        for key, after in _COLUMNS.items()
+        if isinstance(model_kwargs.get(key), Tensor) and model_kwargs[key].shape[-1] == mask.shape[1]
+    }
+    if "position_ids" not in columns and hooks.has_own_positions(model):
+        ids = {} if embeds is None else {"input_ids": input_ids}
+        positions = hooks.own_positions(model, main, {**as_given, **ids})
+        columns["position_ids"] = Columns.of(
+            positions.expand(*positions.shape[:-2], len(main), -1), mask, "count"
+        )
+    if embeds is not None:
+        embeds = align_right(embeds[:, embeds.shape[1] - new.shape[1] :], new)
+    multimodal = any(key in ONCE for key in model_kwargs) and config.use_cache is not False
+    encode = (lambda: hooks.encoded(model, main, name, config, model_kwargs)) if multimodal else None
+    return ModelInputs(given=model_kwargs, columns=columns, inputs_embeds=embeds, encode=encode)
+
+
+_COLUMNS: dict[str, Literal["count", "last", "zero"]] = {
+    "position_ids": "count",
+    "token_type_ids": "last",
+    "mm_token_type_ids": "zero",
+    "moe_mm_token_type_ids": "zero",
+}
+"""Inputs with a value for each token, and how they go on after the prompt."""
+
+
+def _check_embeds(embeds: Tensor, mask: Tensor | None, cache: Cache | None) -> None:
+    if embeds.dim() != 3 or not embeds.shape[1]:
+        message = (
+            f"inputs_embeds has shape {list(embeds.shape)}: it must be float [batch, length, hidden size] "
+            "with at least one column"
+        )
+        raise ParameterError(message)
+    if mask is not None and cache is None and mask.shape != embeds.shape[:2]:
+        message = (
+            f"attention_mask has shape {list(mask.shape)} and inputs_embeds {list(embeds.shape)}: the first "
+            "two dimensions must be equal"
+        )
+        raise ParameterError(message)
+
+
+def _check_ids(model: "PreTrainedModel", input_ids: Tensor, mask: Tensor | None, name: str) -> None:
+    if input_ids.dim() != 2 or input_ids.is_floating_point() or not len(input_ids):
+        message = (
+            f"{name} has shape {list(input_ids.shape)} and dtype {input_ids.dtype}: "
+            "it must hold token ids, int64 [batch, length] with at least one row; "
+            "add a dimension to a single prompt with ids[None]"
+        )
+        raise ParameterError(message)
+    if mask is not None and mask.shape != input_ids.shape:
+        message = (
+            f"attention_mask has shape {list(mask.shape)} and {name} {list(input_ids.shape)}: they "
+            "must be equal; pass the mask that the tokenizer gave with these ids"
+        )
+        raise ParameterError(message)
+    vocab_size = model.config.get_text_config().vocab_size
+    if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocab_size:
+        message = (
+            f"{name} holds ids from {int(input_ids.min())} to {int(input_ids.max())}: they must be in "
+            f"[0, {vocab_size}), the model's vocabulary; use the tokenizer that belongs to the model"
+        )
+        raise ParameterError(message)
+
+
+def _full_mask(columns: Tensor, config: GenerationConfig, cache: Cache | None, input_ids: Tensor) -> Tensor:
+    """Everything is a token; refused where transformers would guess that the pad ids are not."""
+    pad, eos = config._pad_token_tensor, config._eos_token_tensor
+    pad_is_eos = pad is not None and eos is not None and bool(torch.isin(pad, eos))
+    if pad is not None and not pad_is_eos and bool((input_ids == pad).any()):
+        message = (
+            f"attention_mask is missing and input_ids holds pad_token_id={int(pad)}: pass the tokenizer's "
+            "attention_mask, or torch.ones_like(input_ids) when these are tokens like others"
+        )
+        raise ParameterError(message)
+    return torch.ones(columns.shape[:2], dtype=torch.bool, device=columns.device)
+
+
+def _fill_empty(input_ids: Tensor, mask: Tensor, config: GenerationConfig) -> tuple[Tensor, Tensor]:
+    """Give an empty prompt its BOS token."""
+    empty = ~mask.any(dim=1)
+    if not bool(empty.any()):
+        return input_ids, mask
+    if config._bos_token_tensor is None:
+        message = (
+            "a prompt is empty and the model has no bos_token_id to start from: give it at least one token"
+        )
+        raise ParameterError(message)
+    if input_ids.shape[1] == 0:
+        input_ids, mask = input_ids.new_zeros(len(input_ids), 1), mask.new_zeros(len(input_ids), 1)
+    input_ids, mask = input_ids.clone(), mask.clone()
+    input_ids[empty, -1] = config._bos_token_tensor.to(input_ids)
+    mask[empty, -1] = True
+    return input_ids, mask

@@ -1,0 +1,204 @@
+"""Opens the model sessions of a call: the target's, a negative prompt's, and those of further models."""
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from decodekit.caches import KINDS
+from decodekit.choice import check_needs, check_vocabulary
+from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError, nearest
+from decodekit.guidance import Guidance
+from decodekit.keep import Keep
+from decodekit.model_inputs import ModelInputs
+from decodekit.request import Request
+from decodekit.session import Session
+from decodekit.strategy import Strategy
+from decodekit.transformers_hooks import compiled_call, takes_cache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.cache_utils import Cache
+
+__all__ = ["draft_inputs", "negative_prompts", "open_guidance", "open_target"]
+
+
+def open_target(
+    model: "PreTrainedModel", request: Request, strategy: Strategy, keep: Keep, rows: int
+) -> Session:
+    """The session that is decoded from.
+
+    Args:
+        model: the call's.
+        request: the call's.
+        strategy: says how far it drafts, and what it needs.
+        keep: what is kept.
+        rows: rows of the batch.
+
+    Raises:
+        ParameterError: arguments about the cache that contradict each other.
+        CapabilityError: the strategy needs what this session can't do.
+    """
+    config = request.config
+    cache = _cache(model, request, strategy)
+    capacity = max(map(len, request.contexts)) + request.max_new_tokens + strategy.lookahead
+    _check_prompt_inputs(request, rows, cached=cache != "none")
+    if keep.attentions:
+        _check_eager(model)
+    session = Session(
+        model,
+        cache=cache,
+        capacity=max(capacity, config.max_cache_len or 0),
+        inputs=request.model_inputs,
+        past=request.past,
+        chunk=config.prefill_chunk_size,
+        single=rows == 1,
+        traced=keep.traces,
+    )
+    session.compiled = compiled_call(model, config, session.cache)
+    check_needs(strategy, session)
+    return session
+
+
+def _cache(model: "PreTrainedModel", request: Request, strategy: Strategy) -> "str | Cache":
+    config = request.config
+    if request.cache is not None:
+        if config.cache_implementation is not None:
+            message = (
+                f"past_key_values and cache_implementation={config.cache_implementation!r} contradict each "
+                "other: leave one of them out"
+            )
+            raise ParameterError(message)
+        if config.use_cache is False:
+            message = "past_key_values and use_cache=False contradict each other: leave one of them out"
+            raise ParameterError(message)
+        return copy.deepcopy(request.cache) if strategy.SEARCHES else request.cache
+    if config.use_cache is False:
+        if config.prefill_chunk_size is not None:
+            message = "prefill_chunk_size needs a cache: leave it out, or use_cache=False"
+            raise ParameterError(message)
+        return "none"
+    if not takes_cache(model):
+        message = (
+            f"{type(model).__name__} has a cache of its own kind, which decodekit can't follow: "
+            "pass use_cache=False"
+        )
+        raise UnsupportedArgumentError(message)
+    kind = config.cache_implementation or "dynamic"
+    if kind not in KINDS:
+        message = (
+            f"cache_implementation={kind!r} is not supported by this version of decodekit; it takes "
+            f"{', '.join(map(repr, KINDS))}{nearest(kind, KINDS)}"
+        )
+        raise UnsupportedArgumentError(message)
+    return kind
+
+
+def _check_prompt_inputs(request: Request, rows: int, *, cached: bool) -> None:
+    once = request.model_inputs.once
+    chunk = request.config.prefill_chunk_size
+    if once and chunk is not None and chunk < request.layout.shape[1]:
+        message = (
+            f"prefill_chunk_size={chunk} would cut a prompt that {', '.join(once)} belong to as a whole: "
+            "leave it out"
+        )
+        raise ParameterError(message)
+    fixed = request.model_inputs.fixed_rows(len(request.prompts)) if rows > 1 and not cached else []
+    if fixed:
+        message = (
+            f"use_cache=False feeds {', '.join(fixed)} with every token, and their rows are no prompts: "
+            "leave use_cache out, or pass one prompt at a time"
+        )
+        raise CapabilityError(message)
+
+
+def _check_eager(model: "PreTrainedModel") -> None:
+    kind = model.config._attn_implementation
+    if kind != "eager":
+        message = (
+            f"output_attentions=True needs attentions, and {kind!r} never computes them as such: load the "
+            "model with attn_implementation='eager', or call model.set_attn_implementation('eager')"
+        )
+        raise CapabilityError(message)
+
+
+def negative_prompts(
+    ids: Tensor | Sequence[Any] | None, mask: Tensor | Sequence[Any] | None, request: Request
+) -> list[list[int]] | None:
+    """The negative prompt of each prompt; None when the call is not guided.
+
+    Args:
+        ids: int64 [P, T], or [1, T] for all; left out, the last token of each prompt.
+        mask: [P, T], which of them are tokens.
+        request: the call's.
+
+    Raises:
+        ParameterError: there is no guidance, or the shapes do not fit.
+    """
+    scale = request.config.guidance_scale
+    if scale is None or scale == 1:
+        for name, value in (("negative_prompt_ids", ids), ("negative_prompt_attention_mask", mask)):
+            if value is not None:
+                message = f"{name} would have no effect: add guidance_scale=... (above 1), or leave it out"
+                raise ParameterError(message)
+        return None
+    if request.source_ids is not None or request.model_inputs.encode is not None:
+        message = (
+            f"guidance_scale={scale} needs a model of text alone: a prompt with an encoder's output has no "
+            "negative one; leave it out"
+        )
+        raise UnsupportedArgumentError(message)
+    if ids is None:
+        if not all(request.prompts):
+            message = (
+                "guidance_scale needs negative_prompt_ids where prompts are given as inputs_embeds alone"
+            )
+            raise ParameterError(message)
+        return [prompt[-1:] for prompt in request.prompts]
+    ids = torch.as_tensor(ids)
+    shown = torch.as_tensor(mask).bool() if mask is not None else torch.ones_like(ids, dtype=torch.bool)
+    count = len(request.prompts)
+    fits = ids.dim() == 2 and ids.shape == shown.shape and len(ids) in (1, count)
+    if not fits or ids.is_floating_point() or not bool(shown.any(1).all()):
+        message = (
+            f"negative_prompt_ids has shape {list(ids.shape)} and its mask {list(shown.shape)}: they must be "
+            f"int64 [{count}, length] or [1, length], of the same shape, with at least one token a row"
+        )
+        raise ParameterError(message)
+    found = [row[seen].tolist() for row, seen in zip(ids, shown, strict=True)]
+    return found * (count // len(found))
+
+
+def open_guidance(model: "PreTrainedModel", request: Request, strategy: Strategy) -> Guidance | None:
+    """The second stream of a guided call."""
+    scale = request.config.guidance_scale
+    if scale is None or scale == 1:
+        return None
+    kind = "none" if request.config.use_cache is False else "dynamic"
+    session = Session(model, cache=kind)
+    check_needs(strategy, session)
+    return Guidance(scale, session)
+
+
+def draft_inputs(
+    strategy: Strategy, name: str, other: "PreTrainedModel", model: Any, request: Request
+) -> ModelInputs | None:
+    """Check a further model of a strategy; what it is given beside tokens, if it is fed a source as well.
+
+    Raises:
+        ParameterError: its vocabulary is another one, or it is no encoder-decoder model where the target is.
+        CapabilityError: the strategy needs what its session can't do.
+    """
+    check_vocabulary(strategy, name, other, model)
+    check_needs(strategy, Session(other))
+    if request.inputs_for is None:
+        return None
+    if not other.config.is_encoder_decoder:
+        message = (
+            f"the {name} model of strategy={strategy.NAME!r} is {type(other).__name__}, which has no "
+            f"encoder: choose one of the kind of {type(model).__name__}"
+        )
+        raise ParameterError(message)
+    return request.inputs_for(other)
