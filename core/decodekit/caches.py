@@ -22,6 +22,7 @@ from transformers.cache_utils import (
 
 from decodekit.errors import ParameterError
 from decodekit.history import shift_right
+from decodekit.model_inputs import ModelInputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -196,20 +197,24 @@ Pair = tuple[Tensor, Tensor]
 
 @attrs.frozen(eq=False)
 class RowCache:
-    """What a cache holds of one row.
+    """What a session holds of one row.
 
     Attributes:
+        length: its tokens.
+        inputs: what the model is given beside them.
         own: keys and values [1, H, n, D] of each layer that has them.
         cross: the same of the layers that see an encoder's output.
         states: of each layer the recurrent states [1, ...] by their names.
     """
 
+    length: int
+    inputs: ModelInputs
     own: list[Pair | None]
     cross: list[Pair | None]
     states: list[dict[tuple[str, int], Tensor]]
 
 
-def take_row(cache: Cache, row: int, length: int, width: int) -> RowCache:
+def take_row(cache: Cache, row: int, length: int, width: int, inputs: ModelInputs) -> RowCache:
     """A copy of one row, whose ``length`` tokens stand in the last of ``width`` slots."""
     own: list[Pair | None] = []
     for layer in _own(cache):
@@ -224,7 +229,7 @@ def take_row(cache: Cache, row: int, length: int, width: int) -> RowCache:
         for layer in _cross(cache)
     ]
     states = [{name: state[row, None].clone() for name, state in _states(layer)} for layer in _own(cache)]
-    return RowCache(own, cross, states)
+    return RowCache(length, inputs, own, cross, states)
 
 
 def _states(layer: Any) -> Iterator[tuple[tuple[str, int], Tensor]]:

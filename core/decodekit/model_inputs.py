@@ -1,7 +1,7 @@
 """What a model is given beside token ids: encoder outputs, pixels, embeddings, token types, positions."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -82,6 +82,12 @@ class Columns:
             further = (end if self.after == "last" else torch.zeros_like(end)).expand(shape)
         return torch.where(known, given, further)
 
+    @staticmethod
+    def stack(rows: Sequence["Columns"]) -> "Columns":
+        """The rows of all."""
+        values = torch.cat([row.values for row in rows], dim=-2)
+        return Columns(values, torch.cat([row.lengths for row in rows]), rows[0].after)
+
     def select(self, index: Tensor) -> "Columns":
         """The given rows."""
         index = index.to(self.values.device)
@@ -133,6 +139,22 @@ class ModelInputs:
         )
         columns = {name: column.select(index) for name, column in self.columns.items()}
         return attrs.evolve(self, given=given, columns=columns, inputs_embeds=embeds)
+
+    @staticmethod
+    def stack(rows: Sequence["ModelInputs"]) -> "ModelInputs":
+        """Those of several rows, whose prompts are not needed any more."""
+        first = rows[0]
+        given = {name: _concatenate([row.given[name] for row in rows]) for name in first.given}
+        columns = {name: Columns.stack([row.columns[name] for row in rows]) for name in first.columns}
+        return ModelInputs(given=given, columns=columns)
+
+
+def _concatenate(values: Sequence[Any]) -> Any:
+    """Tensors, and those of a model's outputs, row after row; anything else is the same for all."""
+    first = values[0]
+    if isinstance(first, ModelOutput):
+        return type(first)(**{name: _concatenate([value[name] for value in values]) for name in first})
+    return torch.cat(list(values)) if isinstance(first, Tensor) and first.dim() else first
 
 
 @attrs.frozen

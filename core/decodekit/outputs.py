@@ -14,6 +14,7 @@ from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateDecod
 from decodekit.batch import Batch
 from decodekit.keep import Keep
 from decodekit.row import TARGET, Row
+from decodekit.session import Session
 from decodekit.traces import join
 
 __all__ = [
@@ -152,19 +153,32 @@ def _cache(batch: Batch, rows: Sequence[Row], mask: Tensor) -> Cache | None:
     session = batch.target
     if session.cache is None or not session.forward_passes:
         return session.cache
-    width = mask.shape[1] + max(len(row.tokens) for row in rows) - 1
+    longest = max(len(row.tokens) for row in rows)
+    width = mask.shape[1] + longest - 1
     pads = [mask.shape[1] - len(row.context(TARGET)) for row in rows]
     if [*map(id, batch.standing)] == [*map(id, rows)] and (session.width, session.pads) == (width, pads):
         return session.cache  # everything stands where it is to stand
     for position, row in enumerate(batch.standing):
         row.cache = session.take(position)
+    _feed_last(session, [row for row in rows if len(row.tokens) < longest])
     prompts = [mask[row.prompt].nonzero()[:, 0].tolist() for row in rows]
     columns = [
-        [*prompt, *range(mask.shape[1], mask.shape[1] + len(row.tokens) - 1)]
+        [*prompt, *range(mask.shape[1], min(mask.shape[1] + len(row.tokens), width))]
         for prompt, row in zip(prompts, rows, strict=True)
     ]
     session.put([row.cache for row in rows if row.cache is not None], columns, width)
     return session.cache
+
+
+@torch.no_grad()
+def _feed_last(session: Session, rows: Sequence[Row]) -> None:
+    """Only the last column of the result is never fed: rows that ended before it lack their last token."""
+    parts = [row.cache for row in rows if row.cache is not None]
+    if parts:
+        session.load(parts)
+        session.feed(torch.tensor([row.tokens[-1:] for row in rows]))
+        for position, row in enumerate(rows):
+            row.cache = session.take(position)
 
 
 def _of_search(batch: Batch, rows: Sequence[Row], keep: Keep) -> dict[str, Any]:

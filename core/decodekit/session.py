@@ -315,7 +315,18 @@ class Session:
     def take(self, row: int) -> RowCache:
         """A copy of what the cache holds of a row, e.g. before it leaves."""
         assert self.cache is not None
-        return caches.take_row(self.cache, row, self.lengths[row], self.width)
+        index = torch.tensor([row], device=self.device)
+        inputs = self.inputs.select(index, len(self.pads), prompts=False)
+        return caches.take_row(self.cache, row, self.lengths[row], self.width, inputs)
+
+    def load(self, rows: Sequence[RowCache]) -> None:
+        """Go on with these rows, and no others."""
+        assert self.cache is not None
+        lengths = [row.length for row in rows]
+        self.width = max(lengths)
+        self.pads = [self.width - length for length in lengths]
+        self.inputs = ModelInputs.stack([row.inputs for row in rows])
+        caches.put_rows(self.cache, rows, [range(pad, self.width) for pad in self.pads], self.width)
 
     def put(self, rows: Sequence[RowCache], columns: Sequence[Sequence[int]], width: int) -> None:
         """Leave the cache with these rows, their tokens in the given slots of ``width``; feed no more."""
