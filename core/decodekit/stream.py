@@ -7,8 +7,9 @@ import attrs
 from torch import Tensor
 
 from decodekit.call import Call, Options, prepare
-from decodekit.errors import ParameterError
-from decodekit.outputs import GenerateOutput
+from decodekit.drop_in import has_own_generate
+from decodekit.errors import ParameterError, UnsupportedArgumentError
+from decodekit.outputs import AnyOutput
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,7 +55,7 @@ class FinishedEvent:
 class ResultEvent:
     """The last event: the output of the whole call."""
 
-    output: GenerateOutput
+    output: AnyOutput
 
 
 Event = TokenEvent | FinishedEvent | ResultEvent
@@ -87,7 +88,14 @@ def stream(
 
     Raises:
         ParameterError: ``prompt`` is something else; and what `generate` raises.
+        UnsupportedArgumentError: the model wraps ``generate`` in more than decoding.
     """
+    if has_own_generate(model):
+        message = (
+            f"{type(model).__name__} does more in generate than decode, so it can't be streamed as events: "
+            "call decodekit.generate with streamer="
+        )
+        raise UnsupportedArgumentError(message)
     inputs = _tokenize(tokenizer, prompt)
     options = Options(
         strategy=strategy,
@@ -98,10 +106,15 @@ def stream(
         stopping_criteria=kwargs.pop("stopping_criteria", None) or (),
         prefix_allowed_tokens_fn=kwargs.pop("prefix_allowed_tokens_fn", None),
         keep_logprobs=True,
+        **{name: kwargs.pop(name) for name in _OBJECTS if name in kwargs},
     )
     inputs = {name: value.to(model.device) for name, value in inputs.items()}
     call = prepare(model, None, kwargs.pop("generation_config", None), {**inputs, **kwargs}, options)
     return _events(call, tokenizer, skip_special_tokens)
+
+
+_OBJECTS = ("assistant_model", "negative_prompt_ids", "negative_prompt_attention_mask", "synced_gpus")
+"""Further arguments that are neither fields of the configuration nor inputs of the model."""
 
 
 def _tokenize(tokenizer: Any, prompt: Prompt) -> dict[str, Tensor]:

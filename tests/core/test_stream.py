@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.parity.architectures import model_of
+
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_folder):
@@ -123,6 +125,17 @@ def test_a_constraint_works_here_too(model, tokenizer):
     )
     assert {event.token for event in events if isinstance(event, dk.TokenEvent)} <= {65, 66}
     assert events[-1].output.stats.chains[0].startswith("prefix_allowed_tokens_fn")
+
+
+def test_a_model_that_wraps_generate_is_refused():
+    with pytest.raises(dk.UnsupportedArgumentError, match="Blip2.*does more in generate"):
+        dk.stream(model_of("blip2"), None, torch.tensor([[5]]))
+
+
+def test_guidance_streams(model, tokenizer):
+    arguments = {"guidance_scale": 2.0, "negative_prompt_ids": torch.tensor([[7]]), "max_new_tokens": 4}
+    *_, last = dk.stream(model, tokenizer, torch.tensor([5, 6]), **arguments)
+    assert torch.equal(last.output.sequences, dk.generate(model, torch.tensor([[5, 6]]), **arguments))
 
 
 def test_stop_strings_need_no_tokenizer_argument(model, tokenizer):
