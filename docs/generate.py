@@ -16,6 +16,7 @@ import decodekit as dk
 ROOT = Path(__file__).parents[1]
 KINDS = {
     "Strategies": ("decodekit-strategies", dk.strategies),
+    "Drafters": ("decodekit-strategies", dk.drafters),
     "Processors": ("decodekit-processors", dk.processors),
     "Quantization backends": ("decodekit-quant-backends", dk.quant_backends),
 }
@@ -43,6 +44,7 @@ def catalogue_page() -> str:
         parts.append(f"# {kind}\n")
         parts += [_section(entry) for entry in members(kind)]
     parts += [_glossary("Laws of processors", dk.Laws), _glossary("Laws of strategies", dk.StrategyLaws)]
+    parts.append(_glossary("Laws of drafters", dk.DrafterLaws))
     return "\n".join(parts)
 
 

@@ -13,9 +13,13 @@ from decodekit.registry import registry
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("processors", "quant_backends", "strategies")
+HOMES = {kind: (f"{kind}/decodekit_{kind}", f"tests/{kind}") for kind in KINDS}
+HOMES["drafters"] = ("strategies/decodekit_strategies/drafters", "tests/strategies/drafters")
+"""Where the members of a kind and their tests live; a kind may share the distribution of another."""
 LABELS = {  # one of the words of each tuple
     "processors": (("Source",), ("Range",), ("Shape",), ("Keeps", "Law"), ("Raises",)),
     "strategies": (("Source",), ("Range",), ("Shape",), ("Law",), ("Raises",)),
+    "drafters": (("Source",), ("Range",), ("Shape",), ("Law",), ("Raises",)),
     "quant_backends": (("Source",), ("Range",), ("Law", "Keeps"), ("Raises",), ("Needs",)),
 }
 VERSION = "0.1.0"
@@ -23,7 +27,7 @@ VERSION = "0.1.0"
 
 def built_in(kind):
     """The entries of our own packages, in a list: two of one name are two."""
-    own = "decodekit-" + kind.replace("_", "-")
+    own = HOMES[kind][0].split("/")[1].replace("_", "-")
     return [
         entry for same in registry().entries(kind).values() for entry in same if entry.distribution == own
     ]
@@ -31,19 +35,20 @@ def built_in(kind):
 
 def wrong_names(root, kind, entries):
     """File name = registry name = test file name = heading in the catalogue, both ways."""
-    package = f"decodekit_{kind}"
+    home, tests = HOMES[kind]
+    package = home.partition("/")[2].replace("/", ".")
     catalogue = root / "docs" / "catalogue.md"
     headings = re.findall(r"^## (\S+)$", catalogue.read_text(), re.M) if catalogue.exists() else []
     for entry in entries:
         stem = entry.name.replace("-", "_")
         if entry.module != f"{package}.{stem}":
             yield f"{entry.name} is defined in {entry.module}"
-        if not (root / "tests" / kind / f"test_{stem}.py").exists():
-            yield f"{entry.name} has no tests/{kind}/test_{stem}.py"
+        if not (root / tests / f"test_{stem}.py").exists():
+            yield f"{entry.name} has no {tests}/test_{stem}.py"
         if headings.count(entry.name) != 1:
             yield f"{entry.name} has {headings.count(entry.name)} headings in docs/catalogue.md"
     known = {entry.name.replace("-", "_") for entry in entries}
-    for path in sorted((root / kind / package).glob("[!_]*.py")):
+    for path in sorted((root / home).glob("[!_]*.py")):
         if path.stem != "plugin" and path.stem not in known:
             yield f"{path.name} registers nothing of its name"
 
@@ -73,12 +78,12 @@ def wrong_versions(root):
                 yield f"{project['name']} needs {need}"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HOMES)
 def test_one_name_everywhere(kind):
     assert list(wrong_names(ROOT, kind, built_in(kind))) == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HOMES)
 def test_every_docstring_has_its_labels(kind):
     assert list(missing_labels(kind, built_in(kind))) == []
 
@@ -88,7 +93,7 @@ def test_one_version():
 
 
 def test_every_kind_has_members_and_nothing_failed_to_load():
-    assert all(built_in(kind) for kind in KINDS)
+    assert all(built_in(kind) for kind in HOMES)
     assert [failure for failure in registry().failures if failure.distribution.startswith("decodekit-")] == []
 
 

@@ -2,6 +2,7 @@
 
 from decodekit.batch import Batch
 from decodekit.distribution import Distribution
+from decodekit.drafter import Draft, Drafter, DrafterLaws, Pick
 from decodekit.drop_in import drop_in
 from decodekit.errors import (
     CapabilityError,
@@ -33,7 +34,7 @@ from decodekit.params import param, params_of
 from decodekit.processor import CallContext, Laws, Processor, StatefulProcessor
 from decodekit.quant_backend import QuantBackend
 from decodekit.randomness import Purpose
-from decodekit.registry import processors, quant_backends, register, strategies
+from decodekit.registry import drafters, processors, quant_backends, register, resolve, strategies
 from decodekit.row import Row
 from decodekit.strategy import Capability, Strategy, StrategyLaws
 from decodekit.stream import FinishedEvent, ResultEvent, TokenEvent, stream
@@ -48,6 +49,9 @@ __all__ = [
     "DamagedCacheError",
     "DecodekitError",
     "Distribution",
+    "Draft",
+    "Drafter",
+    "DrafterLaws",
     "DuplicateNameError",
     "EmptySupportError",
     "FinishedEvent",
@@ -62,6 +66,7 @@ __all__ = [
     "ModelNotFoundError",
     "NonFiniteLogitsError",
     "ParameterError",
+    "Pick",
     "PluginError",
     "Processor",
     "Purpose",
@@ -76,6 +81,7 @@ __all__ = [
     "UnknownNameError",
     "UnsupportedArgumentError",
     "__version__",
+    "drafters",
     "drop_in",
     "generate",
     "hookimpl",
@@ -86,6 +92,7 @@ __all__ = [
     "processors",
     "quant_backends",
     "register",
+    "resolve",
     "strategies",
     "stream",
 ]

@@ -9,18 +9,19 @@ from torch import Tensor
 
 from decodekit.chain import Chain
 from decodekit.distribution import Distribution, Drafts, process
+from decodekit.draws import draw, positions
 from decodekit.errors import PluginError
 from decodekit.forward import Forward
 from decodekit.guidance import Guidance
 from decodekit.keep import Keep, Recorder
 from decodekit.ledger import Ledger
 from decodekit.model_inputs import ModelInputs
-from decodekit.randomness import Noise, Purpose, race
-from decodekit.row import NEGATIVE, TARGET, Row
+from decodekit.randomness import Noise, Purpose
+from decodekit.row import NEGATIVE, TARGET, Row, give_free_slots
 from decodekit.session import Session
 from decodekit.stopping import StopRules
 from decodekit.traces import Trace
-from decodekit.tracking import TrackedSession
+from decodekit.tracking import Branch, OwnSession, TrackedSession, wide
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,6 +41,8 @@ class Batch:
         stops: when rows end.
         returns: how many rows of each prompt the caller wants.
         recorder: what is kept of every committed token.
+        memo: the strategy's own values for the whole call.
+        details: what the strategy tells of itself in the statistics, by name.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class Batch:
         self.rows: list[Row] = list(rows)
         self.finished: list[Row] = []
         self.stops = stops
+        self.memo: dict[str, Any] = {}
+        self.details: dict[str, Any] = {}
         self._chains = chains
         self._noise = noise
         self.recorder = Recorder(keep, len(rows) * copies)
@@ -128,9 +133,32 @@ class Batch:
 
         They are float32 or better: a softmax in half precision would not be transformers' any more.
         """
-        output = self.forward(drafts, session=session, last=last).logits
-        output = output.to(torch.promote_types(output.dtype, torch.float32))
+        output = wide(self.forward(drafts, session=session, last=last).logits)
         return output[:, 0] if drafts is None or last else output
+
+    def own_logits(self, sequences: Sequence[Sequence[int]], *, session: str) -> Tensor:
+        """Raw logits [B, V'] of one of the strategy's ``foreign_models``, after all tokens of each row.
+
+        There is at least one in each; what was fed before is not fed again.
+        """
+        return wide(self._sessions[session].forward_own(sequences).logits[:, 0])
+
+    def branch(self, model: "PreTrainedModel", layers: int) -> Branch | None:
+        """A session of ``model`` that begins with what the target's first ``layers`` layers have cached.
+
+        What it is fed is forgotten. None in the first step, when nothing is left to be fed.
+        """
+        target = self._sessions[TARGET].session
+        if not all(row.since(held, TARGET) for row, held in zip(self.rows, target.lengths, strict=True)):
+            return None
+        return Branch(self.rows, target, model, layers)
+
+    def guide(self, logits: Tensor, drafts: Drafts | None = None) -> Tensor:
+        """The target's logits, drawn away from what a negative prompt gives; without guidance as they are."""
+        if self._guidance is None:
+            return logits
+        last = drafts is not None and logits.dim() == 2
+        return self._guidance.apply(logits, self.logits(drafts, session=NEGATIVE, last=last))
 
     def dist(
         self,
@@ -150,9 +178,7 @@ class Batch:
             session: whose logits they are; only the target's are guided.
         """
         if self._guidance is not None and session == TARGET:
-            last = drafts is not None and logits.dim() == 2
-            negative = self.logits(drafts, session=NEGATIVE, last=last)
-            guided = self._guidance.apply(logits, negative)
+            guided = self.guide(logits, drafts)
             return attrs.evolve(self.dist(guided, drafts, after=after, session=NEGATIVE), logits=logits)
         slots = torch.tensor([row.slot for row in self.rows], device=logits.device)
         history = attrs.evolve(self._ledger.history, slots=slots)
@@ -165,20 +191,10 @@ class Batch:
         position is the one that plain decoding makes there. Rows at temperature 0 take the argmax.
         """
         if dist.scores.dim() == 2:
-            return self._draw_column(dist.scores, dist.offsets or 0, purpose)
+            return draw(self._noise, self.rows, dist.scores, dist.offsets or 0, purpose)
         columns = range(dist.scores.shape[1])
-        drawn = [self._draw_column(dist.scores[:, offset], offset, purpose) for offset in columns]
+        drawn = [draw(self._noise, self.rows, dist.scores[:, by], by, purpose) for by in columns]
         return torch.stack(drawn, dim=1)
-
-    def _draw_column(self, scores: Tensor, offset: int | Sequence[int], purpose: Purpose) -> Tensor:
-        greedy = [row.greedy for row in self.rows]
-        if all(greedy):
-            return scores.argmax(-1)
-        noise = self._noise.exponential(self.rows, self._positions(offset, scores), scores.shape[-1], purpose)
-        tokens = race(scores, noise)
-        if any(greedy):
-            tokens = torch.where(torch.tensor(greedy, device=tokens.device), scores.argmax(-1), tokens)
-        return tokens
 
     def exponential(self, vocab_size: int, purpose: Purpose = Purpose.TOKEN) -> Tensor:
         """Exp(1) noise [B, V] for every row's next position: the token of the largest p / noise is a draw.
@@ -186,8 +202,8 @@ class Batch:
         The n largest of them are n draws without replacement (Efraimidis and Spirakis 2006; Kool et al.
         2019, arXiv:1903.06059).
         """
-        like = self._ledger.history.tokens
-        return self._noise.exponential(self.rows, self._positions(0, like), vocab_size, purpose)
+        places = positions(self.rows, 0, self._ledger.history.tokens.device)
+        return self._noise.exponential(self.rows, places, vocab_size, purpose)
 
     def ends(self, rows: Sequence[int], tokens: Sequence[int]) -> list[str | None]:
         """Why each of the rows would end if it committed the token; None where it would not."""
@@ -196,12 +212,8 @@ class Batch:
 
     def uniform(self, purpose: Purpose, offset: int = 0) -> Tensor:
         """A uniform number in (0, 1) for every row, float64 [B], at the position ``offset`` further on."""
-        return self._noise.uniform(self.rows, self._positions(offset, self._ledger.history.tokens), purpose)
-
-    def _positions(self, offset: int | Sequence[int], like: Tensor) -> Tensor:
-        offsets = [offset] * len(self.rows) if isinstance(offset, int) else offset
-        positions = [row.length + by for row, by in zip(self.rows, offsets, strict=True)]
-        return torch.tensor(positions, device=like.device)
+        places = positions(self.rows, offset, self._ledger.history.tokens.device)
+        return self._noise.uniform(self.rows, places, purpose)
 
     # What a strategy does
 
@@ -217,6 +229,10 @@ class Batch:
         self._sessions[name] = TrackedSession(session, name, hidden=self._hidden)
         if inputs is not None:
             self._early.append(name)
+
+    def open_own(self, name: str, model: "PreTrainedModel") -> None:
+        """Add a session of a model with tokens of its own, which `own_logits` feeds."""
+        self._sessions[name] = OwnSession(model)
 
     def commit(
         self, tokens: Tensor | Drafts, dist: Distribution, *, reasons: Sequence[str | None] | None = None
@@ -245,6 +261,7 @@ class Batch:
                 memory = dist.memories[position][column]
                 row.states = self._chains[row.chain].advance(row.states, token, memory)
             row.tokens += block
+            row.steps += 1
             row.finish_reason = reason
         self._ledger.append(self._blocks)
 
@@ -275,7 +292,7 @@ class Batch:
             chosen.append(self._fork(row) if position in taken else row)
             taken.add(position)
         self.rows = chosen
-        _give_free_slots(chosen)
+        give_free_slots(chosen)
         self._ledger.select(index)
         self._blocks = [self._blocks[position] for position in index]
         for session in self._sessions.values():
@@ -380,12 +397,3 @@ def _as_blocks(tokens: Tensor | Drafts) -> list[list[int]]:
     if isinstance(tokens, Tensor):
         tokens = tokens.tolist()
     return [[block] if isinstance(block, int) else list(block) for block in tokens]
-
-
-def _give_free_slots(rows: list[Row]) -> None:
-    """Forks take the lowest places that no other row holds."""
-    held = {row.slot for row in rows}
-    free = (slot for slot in range(2 * len(rows)) if slot not in held)
-    for row in rows:
-        if row.slot < 0:
-            row.slot = next(free)

@@ -3,6 +3,7 @@
 Slots are the columns of keys and values. Rows are right-aligned in them, see `decodekit.session`.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KINDS",
     "RowCache",
+    "branch",
     "can_pack",
     "can_roll_back",
     "is_recurrent",
@@ -124,6 +126,19 @@ def record(cache: Cache) -> None:
     for layer in _own(cache):
         if isinstance(layer, DynamicSlidingWindowLayer):
             layer.activate_past_recording()
+
+
+def branch(cache: Cache, layers: int) -> Cache:
+    """A cache that begins with what the first ``layers`` layers hold.
+
+    It shares their tensors: an update makes new ones, or writes behind what is in use.
+    """
+    other = copy.copy(cache)
+    other.layers = [copy.copy(layer) for layer in cache.layers[:layers]]
+    for layer in other.layers:
+        if isinstance(layer, StaticLayer):
+            layer.cumulative_length = layer.cumulative_length.clone()
+    return other
 
 
 def settle(cache: Cache) -> None:

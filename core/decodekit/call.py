@@ -15,6 +15,7 @@ from decodekit.chain import Chain
 from decodekit.chain_config import check_lengths, configured, explicit, per_row_values, rows_of_chains
 from decodekit.choice import (
     asked_strategy,
+    check_needs,
     default_strategy,
     refuse_not_yet,
     refuse_unsampled,
@@ -23,11 +24,12 @@ from decodekit.choice import (
 from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError
 from decodekit.keep import Keep
 from decodekit.loop import decode
-from decodekit.outputs import AnyOutput, Stats, assemble
+from decodekit.outputs import AnyOutput, RowStats, Stats, assemble
 from decodekit.processor import CallContext
 from decodekit.randomness import GlobalNoise, SeededNoise, prompt_seeds
 from decodekit.request import Request, read_request
 from decodekit.row import NEGATIVE, TARGET, Row
+from decodekit.session import Session
 from decodekit.sessions import draft_inputs, negative_prompts, open_guidance, open_target
 from decodekit.stopping import StopRules
 from decodekit.strategy import Capability, Strategy
@@ -49,6 +51,7 @@ class Options:
     seed: int | Sequence[int] | None = None
     tokenizer: Any = None
     assistant_model: Any = None
+    assistant_tokenizer: Any = None
     logits_processor: Sequence[Any] = ()
     stopping_criteria: Sequence[Any] = ()
     prefix_allowed_tokens_fn: Any = None
@@ -113,6 +116,8 @@ class Call:
             prefill_seconds=self._fed - self._started,
             decode_seconds=self._stopped - self._fed,
             **self.batch.stats(),
+            rows=tuple(RowStats.of(row) for row in rows),
+            details=dict(self.batch.details),
         )
         return assemble(
             self.batch, rows, request.input_ids, request.layout, request.pad_token_id, self.keep, stats
@@ -155,7 +160,8 @@ def prepare(
             "prefix_allowed_tokens_fn": options.prefix_allowed_tokens_fn,
         }
         refuse_unused({**values, **per_row, **own})
-    assistant = {} if options.assistant_model is None else {"assistant_model": options.assistant_model}
+    objects = {name: getattr(options, name) for name in ("assistant_model", "assistant_tokenizer")}
+    assistant = {name: value for name, value in objects.items() if value is not None}
     fields = set_fields(model.generation_config) | set_fields(generation_config)
     asked = asked_strategy(options.strategy, values, assistant, fields)
     request = read_request(model, inputs, generation_config, values, options.assistant_model)
@@ -171,6 +177,7 @@ def prepare(
     chains, rows = _chains_and_rows(request, per_row, strategy, options, cold)
     context = _context(model, request, strategy, options)
     chains = [chain.bind(context) for chain in chains]
+    strategy = strategy.bind(model, context)
     keep = _keep(request.config, options, strategy, given=request.cache is not None)
     batch = _batch(model, request, strategy, options, chains, rows, keep)
     if request.config.token_healing:
@@ -206,7 +213,7 @@ def _synced(model: "PreTrainedModel", strategy: Strategy, options: Options) -> b
             "leave it out, or start the script with torchrun"
         )
         raise ParameterError(message)
-    if strategy.models or Capability.POSITIONS in strategy.NEEDS:
+    if strategy.models or Capability.POSITIONS in strategy.needs:
         message = (
             f"synced_gpus=True needs the same forward passes in every process, and "
             f"strategy={strategy.NAME!r} drafts: choose another strategy"
@@ -328,9 +335,12 @@ def _batch(
         pad_token_id=request.pad_token_id,
         copies=copies,
         returns=returns,
-        hidden=Capability.HIDDEN_STATES in strategy.NEEDS,
+        hidden=Capability.HIDDEN_STATES in strategy.needs,
         guidance=open_guidance(model, request, strategy),
     )
     for name, inputs in further.items():
         batch.open(name, strategy.models[name], inputs)
+    for name, other in strategy.foreign_models.items():
+        check_needs(strategy, Session(other))
+        batch.open_own(name, other)
     return batch

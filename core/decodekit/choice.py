@@ -34,14 +34,15 @@ _MODES = {
     "constrained_beam_search": "constrained_beam",
 }
 _NOT_YET: dict[str, tuple[Any, ...]] = {
-    "assistant_early_exit": (None,),
     "cache_config": (None,),
     "low_memory": (None, False),
     "use_mtp": (None, False),
 }
 """Fields of the configuration that this version refuses, with the values that ask for nothing."""
 _OF_STRATEGIES: dict[str, Any] = {
+    "assistant_early_exit": None,
     "assistant_model": None,
+    "assistant_tokenizer": None,
     "diversity_penalty": 0.0,
     "dola_layers": None,
     "early_stopping": False,
@@ -216,14 +217,15 @@ def check_vocabulary(strategy: Strategy, name: str, model: Any, target: Any) -> 
     if sizes[0] != sizes[1]:
         message = (
             f"the {name} model of strategy={strategy.NAME!r} has a vocabulary of {sizes[0]} tokens and the "
-            f"model one of {sizes[1]}: choose one of the same family"
+            f"model one of {sizes[1]}: choose one of the same family, or give tokenizer= and "
+            "assistant_tokenizer= as well"
         )
         raise ParameterError(message)
 
 
 def check_needs(strategy: Strategy, session: Session) -> None:
     """Raise `CapabilityError` when the model session lacks something that the strategy needs."""
-    for need in sorted(strategy.NEEDS - session.offers):
+    for need in sorted(strategy.needs - session.offers):
         message = (
             f"strategy={strategy.NAME!r} needs {need.value} of the model session, and that of "
             f"{type(session.model).__name__} has it not: {session.why_not(need)}"

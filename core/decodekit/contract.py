@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import attrs
 
+from decodekit.drafter import Drafter
 from decodekit.errors import ParameterError, PluginError
 from decodekit.params import param, params_of
 from decodekit.processor import API_VERSION, Processor, StatefulProcessor
@@ -16,16 +17,23 @@ from decodekit.strategy import Strategy
 
 __all__ = ["BASES", "NOUNS", "Kind", "check_class", "from_function", "kind_of"]
 
-Kind = Literal["strategies", "processors", "quant_backends"]
-BASES: dict[Kind, type] = {"strategies": Strategy, "processors": Processor, "quant_backends": QuantBackend}
+Kind = Literal["strategies", "drafters", "processors", "quant_backends"]
+BASES: dict[Kind, type] = {
+    "strategies": Strategy,
+    "drafters": Drafter,
+    "processors": Processor,
+    "quant_backends": QuantBackend,
+}
 NOUNS: dict[Kind, str] = {
     "strategies": "strategy",
+    "drafters": "drafter",
     "processors": "processor",
     "quant_backends": "quantization backend",
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MUST_DEFINE: dict[type, tuple[str, ...]] = {
     Strategy: ("step",),
+    Drafter: ("draft",),
     StatefulProcessor: ("init", "advance", "process"),
     Processor: ("__call__",),
     QuantBackend: (),

@@ -64,6 +64,19 @@ class Distribution:
             [self.offsets[row] for row in chosen] if self.offsets else (),
         )
 
+    @staticmethod
+    def stack(columns: "Sequence[Distribution]") -> "Distribution":
+        """Distributions [B, V] after 0, 1, … tokens of the drafts as one [B, n, V]; of one column, itself."""
+        if len(columns) == 1:
+            return columns[0]
+        rows = range(len(columns[0].scores))
+        kept = bool(columns[0].memories)
+        return Distribution(
+            torch.stack([column.logits for column in columns], dim=1),
+            torch.stack([column.scores for column in columns], dim=1),
+            [[column.memories[row][0] for column in columns] for row in rows] if kept else (),
+        )
+
     def column(self, row: int, column: int) -> tuple[Tensor, Tensor]:
         """Logits and scores [V] of one row after ``column`` tokens of its draft."""
         if self.scores.dim() == 2:

@@ -57,7 +57,8 @@ def generate(
         prefix_allowed_tokens_fn: ``(batch_id, input_ids [T]) -> token ids``, all that may come next.
         synced_gpus: keep running the model until every process of torch.distributed is done; left out, as
             transformers decides it (ZeRO-3, FSDP).
-        assistant_model: a smaller model with the same vocabulary, which drafts for the strategy ``assisted``.
+        assistant_model: a smaller model, which drafts for the strategy ``assisted``. If it has another
+            vocabulary, give ``tokenizer`` and ``assistant_tokenizer`` as well.
         streamer: an object with ``put(tokens)`` and ``end()``; gets the prompt, then each token. ``end`` is
             called once, after an error too.
         negative_prompt_ids: int64 [B, T] or [1, T], what ``guidance_scale`` leads away from; left out, the
@@ -135,13 +136,14 @@ def _prepare(
 ) -> Call:
     _refuse(
         custom_generate=named["custom_generate"],
-        **{name: kwargs.pop(name) for name in ("assistant_tokenizer", "trust_remote_code") if name in kwargs},
+        **{name: kwargs.pop(name) for name in ("trust_remote_code",) if name in kwargs},
     )
     same = ("assistant_model", "prefix_allowed_tokens_fn", "synced_gpus", "negative_prompt_ids")
     options = Options(
         **ours,
         **{name: named[name] for name in same},
         negative_prompt_attention_mask=named["negative_prompt_attention_mask"],
+        assistant_tokenizer=kwargs.pop("assistant_tokenizer", None),
         logits_processor=named["logits_processor"] or (),
         stopping_criteria=named["stopping_criteria"] or (),
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pluggy
 
+from decodekit.drafter import Drafter
 from decodekit.processor import Processor
 from decodekit.quant_backend import QuantBackend
 from decodekit.strategy import Strategy
@@ -19,6 +20,11 @@ hookimpl = pluggy.HookimplMarker("decodekit")
 @hookspec
 def register_strategies() -> list[type[Strategy]]:  # type: ignore[empty-body]  # a specification
     """Return the decoding strategies of this plugin, as classes."""
+
+
+@hookspec
+def register_drafters() -> list[type[Drafter]]:  # type: ignore[empty-body]  # a specification
+    """Return the drafters of this plugin, as classes."""
 
 
 @hookspec

@@ -23,9 +23,36 @@ __all__ = [
     "GenerateBeamOutput",
     "GenerateEncoderDecoderOutput",
     "GenerateOutput",
+    "RowStats",
     "Stats",
     "assemble",
 ]
+
+
+@attrs.frozen(kw_only=True)
+class RowStats:
+    """What one row of the result took.
+
+    Attributes:
+        new_tokens: its generated tokens.
+        steps: in how many steps it got them; a step has one pass of the target at most.
+        drafted, accepted: of a strategy that speculates.
+    """
+
+    new_tokens: int
+    steps: int
+    drafted: int
+    accepted: int
+
+    @classmethod
+    def of(cls, row: Row) -> "RowStats":
+        """The counters of a row."""
+        return cls(new_tokens=len(row.tokens), steps=row.steps, drafted=row.drafted, accepted=row.accepted)
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that a step gave, at least 1; 0 for a row without any."""
+        return self.new_tokens / self.steps if self.steps else 0.0
 
 
 @attrs.frozen(kw_only=True)
@@ -40,6 +67,8 @@ class Stats:
         tokens_fed: tokens that went through the models; padding is not counted.
         drafted, accepted: of a strategy that speculates.
         prefill_seconds, decode_seconds: wall time until the prompts were fed, and after that.
+        rows: one `RowStats` a row, in the order of the result.
+        details: what the strategy tells of itself, by name.
     """
 
     strategy: str
@@ -52,6 +81,8 @@ class Stats:
     accepted: int
     prefill_seconds: float
     decode_seconds: float
+    rows: tuple[RowStats, ...] = ()
+    details: dict[str, Any] = attrs.field(factory=dict)
 
 
 @dataclass

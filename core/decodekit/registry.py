@@ -15,7 +15,16 @@ from decodekit.errors import DuplicateNameError, ParameterError, PluginError, Un
 from decodekit.params import build
 from decodekit.processor import Processor
 
-__all__ = ["Registry", "processors", "quant_backends", "register", "registry", "strategies"]
+__all__ = [
+    "Registry",
+    "drafters",
+    "processors",
+    "quant_backends",
+    "register",
+    "registry",
+    "resolve",
+    "strategies",
+]
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -158,6 +167,7 @@ class Registry:
 
 _REGISTRY = Registry()
 register = _REGISTRY.register
+resolve = _REGISTRY.resolve
 
 
 def registry() -> Registry:
@@ -168,6 +178,11 @@ def registry() -> Registry:
 def strategies() -> Catalogue:
     """The decoding strategies that are installed, name -> `Entry`; print it to read it."""
     return _REGISTRY.catalogue("strategies")
+
+
+def drafters() -> Catalogue:
+    """The drafters that are installed, name -> `Entry`; print it to read it."""
+    return _REGISTRY.catalogue("drafters")
 
 
 def processors() -> Catalogue:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from decodekit.caches import RowCache
     from decodekit.traces import Trace
 
-__all__ = ["NEGATIVE", "TARGET", "Row"]
+__all__ = ["NEGATIVE", "TARGET", "Row", "give_free_slots"]
 
 TARGET = "target"
 NEGATIVE = "negative"
@@ -42,6 +42,7 @@ class Row:
         traces: attentions and hidden states of each of ``tokens``, when kept.
         prompt_trace: those of the prompt, which belong to the first token.
         cache: what the target's cache held of it as it left, when kept.
+        steps: in how many steps it got its tokens.
         drafted, accepted: counters that a speculating strategy keeps.
     """
 
@@ -66,6 +67,7 @@ class Row:
     traces: list["Trace"] = attrs.field(factory=list)
     prompt_trace: "Trace | None" = None
     cache: "RowCache | None" = None
+    steps: int = 0
     drafted: int = 0
     accepted: int = 0
 
@@ -107,3 +109,12 @@ class Row:
     def length(self) -> int:
         """Committed tokens, prompt included."""
         return len(self.prompt_tokens) + len(self.tokens)
+
+
+def give_free_slots(rows: list[Row]) -> None:
+    """Forks take the lowest places that no other row holds."""
+    held = {row.slot for row in rows}
+    free = (slot for slot in range(2 * len(rows)) if slot not in held)
+    for row in rows:
+        if row.slot < 0:
+            row.slot = next(free)

@@ -11,6 +11,7 @@ tokens of a row stand in neighbouring slots, which sliding windows need.
 * What is done to the layers of a cache is in `decodekit.caches`, which nobody else uses.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -332,6 +333,14 @@ class Session:
         """Leave the cache with these rows, their tokens in the given slots of ``width``; feed no more."""
         assert self.cache is not None
         caches.put_rows(self.cache, rows, columns, width)
+
+    def branch(self, model: "PreTrainedModel", layers: int) -> "Session":
+        """A session of ``model`` that begins with what the first ``layers`` layers hold, without a copy."""
+        other = copy.copy(self)
+        other.model, other.compiled, other.pads = model, None, [*self.pads]
+        if self.cache is not None:
+            other.cache = caches.branch(self.cache, layers)
+        return other
 
     def rollback(self, counts: Sequence[int]) -> None:
         """Take back the last tokens, ``counts[r]`` of row ``r``.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
-from decodekit.processor import API_VERSION
+from decodekit.processor import API_VERSION, CallContext
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,10 +68,32 @@ class Strategy:
     """Whether it draws at one position more than once (a draft and its verification), so that the draws
     must repeat: a call without a seed then takes its seeds from torch's global generator."""
 
+    def bind(self, model: "PreTrainedModel", context: CallContext) -> "Strategy":
+        """Return the strategy for one call, e.g. with what it makes of the ``model``.
+
+        Called once, before the first forward pass; raise here when something is missing.
+        """
+        return self
+
+    @property
+    def laws(self) -> StrategyLaws:
+        """`LAWS`, unless a parameter decides."""
+        return self.LAWS
+
     @property
     def models(self) -> "Mapping[str, PreTrainedModel]":
         """Further models by session name, opened before `start`; they must have the same vocabulary."""
         return {}
+
+    @property
+    def foreign_models(self) -> "Mapping[str, PreTrainedModel]":
+        """Further models with tokens of their own, by session name, for `Batch.own_logits`."""
+        return {}
+
+    @property
+    def needs(self) -> frozenset[Capability]:
+        """`NEEDS`, and what its parameters need."""
+        return self.NEEDS
 
     @property
     def lookahead(self) -> int:

@@ -1,15 +1,21 @@
 """Keeps a session in step with the committed tokens, so that a strategy never rolls back by hand."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from decodekit.distribution import Drafts
+from decodekit.errors import PluginError
 from decodekit.forward import Forward
-from decodekit.row import Row
+from decodekit.row import TARGET, Row
 from decodekit.session import Session
 
-__all__ = ["TrackedSession"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Branch", "OwnSession", "TrackedSession", "wide"]
 
 
 class TrackedSession:
@@ -70,6 +76,11 @@ class TrackedSession:
         if not all(self._known):
             self._next, self._known = memo, [True] * len(rows)
         return wanted
+
+    def forward_own(self, sequences: Drafts) -> Forward:
+        """The output after tokens that are not the rows', which an `OwnSession` gives."""
+        message = f"the session {self._name!r} is fed the rows' tokens: name its model in foreign_models"
+        raise PluginError(message)
 
     def prefill(self, rows: Sequence[Row]) -> None:
         """Feed the committed tokens of every row into the empty session."""
@@ -136,6 +147,74 @@ class TrackedSession:
         self._tentative = [list(self._tentative[row]) for row in rows]
         self._known = [self._known[row] for row in rows]
         self._next = self._next.select(torch.tensor(list(rows), device=self.session.device))
+
+
+class OwnSession(TrackedSession):
+    """A session whose rows hold tokens of their own, e.g. those of another tokenizer."""
+
+    def __init__(self, model: "PreTrainedModel") -> None:
+        """Open the session; nothing is fed yet."""
+        super().__init__(Session(model))
+        self._model = model
+        self._held: list[list[int]] = []
+        self._least: list[int] = []  # of each row what a sliding window can't take back
+
+    def forward_own(self, sequences: Drafts) -> Forward:
+        """The output after the whole sequence of each row, [B, 1, V]; only what is new is fed."""
+        wanted = [list(sequence) for sequence in sequences]
+        kept = [_agreeing(old, new, len(new) - 1) for old, new in zip(self._held, wanted, strict=False)]
+        lost = any(keep < least for keep, least in zip(kept, self._least, strict=True))
+        if not self._held or lost:
+            return self._restart(wanted)
+        self.session.rollback([len(old) - keep for old, keep in zip(self._held, kept, strict=True)])
+        blocks = [new[keep:] for new, keep in zip(wanted, kept, strict=True)]
+        width = max(map(len, blocks))
+        tokens = torch.tensor([block + [0] * (width - len(block)) for block in blocks])
+        output = self.session.feed(tokens, [len(block) for block in blocks])
+        self._held = wanted
+        ends = torch.tensor([[len(block) - 1] for block in blocks], device=self.session.device)
+        return output.at(ends)
+
+    def _restart(self, sequences: list[list[int]]) -> Forward:
+        fresh = Session(self._model)
+        fresh.forward_passes, fresh.tokens_fed = self.session.forward_passes, self.session.tokens_fed
+        self.session = fresh
+        width = max(map(len, sequences))
+        tokens = torch.tensor([[0] * (width - len(sequence)) + sequence for sequence in sequences])
+        self._held = sequences
+        self._least = [len(sequence) if any(fresh.windows) else 0 for sequence in sequences]
+        return fresh.feed(tokens, [len(sequence) for sequence in sequences], keep=1)
+
+    def committed(self, blocks: Drafts) -> None:
+        """Nothing: what a row holds is said anew each time."""
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep the given rows, in that order, duplicates allowed."""
+        if self._held:
+            self.session.select(rows)
+            self._held = [self._held[row] for row in rows]
+            self._least = [self._least[row] for row in rows]
+
+
+class Branch:
+    """A session that goes on from where the target's first layers stand, and is then forgotten."""
+
+    def __init__(self, rows: Sequence[Row], target: Session, model: "PreTrainedModel", layers: int) -> None:
+        self._rows = rows
+        self._target = target
+        self._tracked = TrackedSession(target.branch(model, layers), TARGET)
+
+    def logits(self, drafts: Drafts) -> Tensor:
+        """Raw logits [B, V] after the whole draft of each row."""
+        before = self._tracked.session.tokens_fed
+        logits = self._tracked.forward(self._rows, drafts, last=True).logits[:, 0]
+        self._target.tokens_fed += self._tracked.session.tokens_fed - before
+        return wide(logits)
+
+
+def wide(logits: Tensor) -> Tensor:
+    """The logits in float32 or better."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _agreeing(old: Sequence[int], new: Sequence[int], most: int) -> int:

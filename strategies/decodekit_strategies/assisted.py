@@ -1,30 +1,55 @@
 """Assisted decoding: a draft is verified in one forward pass, and changes the speed only."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import attrs
-from decodekit import Batch, Capability, ParameterError, Row, Strategy, StrategyLaws, param
+import torch
+from decodekit import (
+    Batch,
+    CallContext,
+    Capability,
+    Distribution,
+    Draft,
+    Drafter,
+    ParameterError,
+    Purpose,
+    Strategy,
+    StrategyLaws,
+    param,
+)
 
-from decodekit_strategies._drafters import DRAFT, Drafter, DraftModel, PromptLookup
+from decodekit_strategies._drafting import STRETCH, Drafting, chosen_drafter
+from decodekit_strategies._verification import RULES, choose
 
 __all__ = ["Assisted"]
+
+_SCHEDULES = ("constant", "heuristic", "heuristic_transient")
+_RULES = ("coupled", *RULES)
 
 
 @attrs.frozen
 class Assisted(Strategy):
-    """Draft the next tokens of every row, score them at once, and keep the draft as far as it is right.
+    """Draft the next tokens of every row, verify them at once, and keep the draft as far as it is right.
 
-    A drafted token is right when it is the one that plain decoding takes at that position: the argmax, or
-    with do_sample the draw of the position's own noise, which the draft model shares. Each row accepts as
-    many tokens as it can, and gets one more from the same forward pass.
+    What drafts is the ``drafter``, or what transformers' arguments name. Each row accepts as many tokens
+    as it can, and gets one more from the same forward pass. Without do_sample a drafted token is right
+    when it is the argmax. With do_sample the rule of verification decides: ``coupled`` takes what plain
+    decoding would have drawn there, with the position's own noise, which drafters share; ``rejection`` and
+    ``block`` keep the law of the output, but not the tokens of a seed; ``typical`` and ``ensemble`` are
+    lossy. Under the coupled rule and without sampling drafts get shorter, down to none, where their time
+    is not paid back.
 
     Source: Stern et al. (2018), arXiv 1811.03115, section 3; Leviathan et al. (2023), arXiv 2211.17192;
-        prompt lookup after Saxena (2023); the coupling by shared noise after Daliri et al. (2024),
+        Sun et al. (2024), arXiv 2403.10444 (block); Cai et al. (2024), arXiv 2401.10774 (typical);
+        arXiv 2604.07622 (ensemble); the coupling by shared noise after Daliri et al. (2024),
         arXiv 2408.07978.
-    Range: num_assistant_tokens, prompt_lookup_num_tokens in [1, inf); a draft model or prompt lookup.
+    Range: num_assistant_tokens, prompt_lookup_num_tokens in [1, inf); one drafter.
     Shape: one forward of K + 1 positions a row and step; rows may draft and accept different numbers.
-    Law: lossless; under a seed, and without sampling, the tokens are those of plain decoding.
-    Raises: ParameterError when nothing drafts, or the draft model has another vocabulary.
+    Law: lossless, but for the rules typical and ensemble. Under a seed with the coupled rule, and without
+        sampling, the tokens are those of plain decoding.
+    Raises: ParameterError when nothing drafts, two things do, or a parameter would have no effect;
+        PluginError when a drafter breaks its contract.
     """
 
     NAME: ClassVar[str] = "assisted"
@@ -32,29 +57,82 @@ class Assisted(Strategy):
     LAWS: ClassVar[StrategyLaws] = StrategyLaws(greedy_limit=True, lossless=True)
     POSITIONAL: ClassVar[bool] = True
 
-    assistant_model: Any = param(None, help="A smaller model of transformers with the same vocabulary.")
+    drafter: Any = param(
+        None,
+        help="What drafts: a drafter's name (see decodekit.drafters), a pair (name, {parameter: value}), "
+        "a class, or an object with a method draft.",
+    )
+    verification: Literal["coupled", "rejection", "block", "typical", "ensemble"] = param(
+        "coupled", choices=_RULES, help="How a drawn draft is judged; typical and ensemble are lossy."
+    )
+    assistant_model: Any = param(None, help="A smaller model of transformers, which drafts.")
+    assistant_tokenizer: Any = param(None, help="The tokenizer of an assistant model of another vocabulary.")
+    assistant_lookbehind: int = param(10, range="[1, inf)", help="Its last tokens that are decoded again.")
+    target_lookbehind: int = param(
+        10, range="[1, inf)", help="Our last tokens that are encoded for it again."
+    )
+    assistant_early_exit: int | None = param(
+        None, range="[1, inf)", help="The first layers of the model that draft, with its head."
+    )
     prompt_lookup_num_tokens: int | None = param(
         None, range="[1, inf)", help="Draft this many tokens from where the text stood before."
     )
     max_matching_ngram_size: int = param(2, range="[1, inf)", help="Tokens that must agree for a look-up.")
-    num_assistant_tokens: int = param(20, range="[1, inf)", help="The most tokens that the model drafts.")
+    num_assistant_tokens: int = param(20, range="[1, inf)", help="The most tokens that are drafted.")
     num_assistant_tokens_schedule: Literal["constant", "heuristic", "heuristic_transient"] = param(
         "constant",
-        choices=("constant", "heuristic", "heuristic_transient"),
+        choices=_SCHEDULES,
         help="Heuristic: a row drafts two more after a draft that was right, and one less after another.",
     )
     assistant_confidence_threshold: float = param(
-        0.4, range="[0, 1]", help="The model's draft ends with a token that it gives less than this."
+        0.4, range="[0, 1]", help="A model's draft ends with a token that it gives less than this."
+    )
+    assistant_ensemble_weight: float | None = param(
+        None, range="(0, 1)", help="The part of the target in the ensemble, whose rule it selects. Lossy."
+    )
+    typical_epsilon: float = param(0.09, range="(0, 1]", help="Typical: tokens above this are always kept.")
+    typical_delta: float = param(0.3, range="(0, inf)", help="Typical: the factor of exp(-entropy).")
+    adaptive: bool = param(
+        True,
+        help="Where no token depends on a draft's length: draft less, down to nothing, while that is not "
+        "paid back, and up to four times as much while that is and drafts cost nothing.",
     )
     do_sample: bool = param(False, help="Draw tokens instead of taking the most probable.")
+    _chosen: Drafter = attrs.field(default=None, repr=False, eq=False)
+    _vocab_size: int = attrs.field(default=0, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        if (self.assistant_model is None) == (self.prompt_lookup_num_tokens is None):
+        if self._chosen is None:
+            object.__setattr__(self, "_chosen", chosen_drafter(self))
+        if self.rule not in RULES:
+            return
+        if not RULES[self.rule].lossless and not self.do_sample:
+            message = f"verification={self.rule!r} would have no effect: add do_sample=True, or leave it out"
+            raise ParameterError(message)
+        if RULES[self.rule].needs_q and not self._chosen.LAWS.reports_q:
             message = (
-                "strategy 'assisted' needs something that drafts: give assistant_model=<a smaller model>, or "
-                "prompt_lookup_num_tokens=<how many>, and not both"
+                f"verification={self.rule!r} needs the distribution that a drafter drew from, and "
+                f"{self._chosen.NAME!r} draws nothing: choose a drafter with a model, or another rule"
             )
             raise ParameterError(message)
+        if self.rule == "ensemble" and self.assistant_ensemble_weight is None:
+            message = "verification='ensemble' needs assistant_ensemble_weight=<a number in (0, 1)>"
+            raise ParameterError(message)
+
+    @property
+    def rule(self) -> str:
+        """The rule of verification: `verification`, unless an ensemble's weight selects that rule."""
+        return self.verification if self.assistant_ensemble_weight is None else "ensemble"
+
+    @property
+    def vocab_size(self) -> int:
+        """The width of the target's logits, once it is bound."""
+        return self._vocab_size
+
+    @property
+    def exact(self) -> bool:
+        """Whether the tokens are plain decoding's, whatever is drafted."""
+        return not self.do_sample or self.rule == "coupled"
 
     @property
     def samples(self) -> bool:
@@ -62,38 +140,171 @@ class Assisted(Strategy):
         return self.do_sample
 
     @property
-    def models(self) -> dict[str, Any]:
-        """The draft model, if there is one."""
-        return {} if self.assistant_model is None else {DRAFT: self.assistant_model}
+    def laws(self) -> StrategyLaws:
+        """What this rule promises."""
+        return attrs.evolve(self.LAWS, lossless=self.rule not in RULES or RULES[self.rule].lossless)
+
+    @property
+    def needs(self) -> frozenset[Capability]:
+        """What the verification and the drafter need."""
+        return self.NEEDS | self._chosen.NEEDS
+
+    @property
+    def models(self) -> Mapping[str, Any]:
+        """The drafter's."""
+        return self._chosen.models
+
+    @property
+    def foreign_models(self) -> Mapping[str, Any]:
+        """The drafter's."""
+        return self._chosen.foreign_models
+
+    @property
+    def asked(self) -> int:
+        """How many tokens are to be drafted at most."""
+        return self.prompt_lookup_num_tokens or self.num_assistant_tokens
 
     @property
     def lookahead(self) -> int:
         """The longest draft."""
-        return self.prompt_lookup_num_tokens or self.num_assistant_tokens
+        return STRETCH * self.asked if self.exact and self.adaptive else self.asked
 
-    def _drafter(self) -> Drafter:
-        if self.prompt_lookup_num_tokens is not None:
-            return PromptLookup(self.max_matching_ngram_size)
-        return DraftModel(self.assistant_confidence_threshold, self.do_sample)
+    def bind(self, model: Any, context: CallContext) -> "Assisted":
+        """Bind the drafter."""
+        return attrs.evolve(self, chosen=self._chosen.bind(model, context), vocab_size=context.vocab_size)
+
+    def start(self, batch: Batch) -> None:
+        """Nothing is measured yet."""
+        batch.memo["drafting"] = Drafting(self)
 
     def step(self, batch: Batch) -> None:
         """Draft, verify, commit."""
-        room = [batch.stops.max_new_tokens - len(row.tokens) - 1 for row in batch.rows]
-        lengths = [min(self._length(row), most) for row, most in zip(batch.rows, room, strict=True)]
-        drafts = self._drafter().draft(batch, lengths)
-        p = batch.dist(batch.logits(drafts), drafts)
-        x = batch.draw(p) if self.do_sample else p.argmax()
-        blocks = []
-        for row, draft, tokens in zip(batch.rows, drafts, x.tolist(), strict=True):
-            n = next((k for k, token in enumerate(draft) if token != tokens[k]), len(draft))
-            blocks.append(tokens[: n + 1])
-            row.drafted += len(draft)
-            row.accepted += n
-            row.memo["right"] = row.memo.get("right", 0) + (2 if n == len(draft) else -1)
+        drafting: Drafting = batch.memo["drafting"]
+        draft = drafting.draft(batch, self._chosen)
+        blocks, p = self._agree(batch, draft) if self.exact else self._judge(batch, draft)
+        drafting.verified(batch, draft, [len(block) - 1 for block in blocks])
         batch.commit(blocks, p)
 
-    def _length(self, row: Row) -> int:
-        """How many tokens to draft for a row; what it is changes the speed only."""
-        if self.num_assistant_tokens_schedule == "constant":
-            return self.lookahead
-        return max(1, min(self.lookahead, 5 + int(row.memo.get("right", 0))))
+    def _agree(self, batch: Batch, draft: Draft) -> tuple[list[list[int]], Distribution]:
+        """Go along the drafts as far as they are what plain decoding takes; nothing else is computed."""
+        walk = _Walk(batch, draft)
+        blocks: list[list[int]] = [[] for _ in batch.rows]
+        going = [True] * len(batch.rows)
+        while any(going):
+            p = walk.next()
+            tokens = (batch.draw(p) if self.do_sample else p.argmax()).tolist()
+            processed = p.scores is not walk.guided
+            alone = ((p.scores > -torch.inf).sum(-1) == 1).tolist() if processed else going
+            for row, token in enumerate(tokens):
+                if going[row]:
+                    blocks[row].append(token)
+                    batch.rows[row].memo["forced"] = processed and alone[row]
+                    ends = token in batch.stops.eos_token_ids
+                    going[row] = walk.drafted(row) == token and not ends
+                    walk.go_on(row, going[row])
+        return blocks, walk.distribution()
+
+    def _judge(self, batch: Batch, draft: Draft) -> tuple[list[list[int]], Distribution]:
+        """Apply the rule of verification, and draw from its verdict."""
+        p = self._along(batch, draft)
+        tokens = draft.tokens
+        counts = torch.tensor([len(block) for block in tokens])
+        longest = int(counts.max())
+        drafts = torch.tensor([block + [0] * (longest - len(block)) for block in tokens])
+        drafts = drafts.view(len(tokens), longest).long()
+        greedy = torch.tensor([row.greedy for row in batch.rows])
+        q = _probabilities_of(draft, drafts, counts, greedy, p.scores.shape[-1])
+        rule = RULES[self.rule]
+        options = {
+            "epsilon": self.typical_epsilon,
+            "delta": self.typical_delta,
+            "weight": self.assistant_ensemble_weight,
+        }
+        verdict = rule.verdict(
+            _certain(p.scores.double().cpu().view(len(tokens), longest + 1, -1), greedy),
+            q,
+            drafts,
+            counts,
+            **{name: options[name] for name in rule.options},
+        )
+        n = choose(verdict.kept, batch.uniform(Purpose.ACCEPT).cpu())
+        law = verdict.nexts[torch.arange(len(tokens)), n].log().to(p.scores.device)
+        after = Distribution(law, law, offsets=n.tolist())
+        x = batch.draw(after, Purpose.RESIDUAL).tolist()
+        return [[*block[:most], token] for block, most, token in zip(tokens, n.tolist(), x, strict=True)], p
+
+    def _along(self, batch: Batch, draft: Draft) -> Distribution:
+        """The target's distributions along the drafts, as far as these are possible.
+
+        What stands behind an impossible token or the end of the text is never used, and a processor may
+        not be asked about it.
+        """
+        walk = _Walk(batch, draft)
+        for column in range(1 + max(map(len, draft.tokens))):
+            p = walk.next()
+            for row, block in enumerate(draft.tokens):
+                if column < len(block) and len(walk.kept[row]) == column:
+                    possible = float(p.scores[row, block[column]]) > -torch.inf
+                    walk.go_on(row, possible and block[column] not in batch.stops.eos_token_ids)
+        return walk.distribution()
+
+
+class _Walk:
+    """The target's distributions along the drafts, one column after another; rows may stand still.
+
+    Attributes:
+        kept: for each row the part of its draft that it has gone along.
+        guided: the logits [B, V] that the last column was made of.
+    """
+
+    def __init__(self, batch: Batch, draft: Draft) -> None:
+        self._batch = batch
+        self._draft = draft.tokens
+        self._logits = batch.logits(draft.tokens)
+        self._guided = batch.guide(self._logits, draft.tokens)
+        self._places = torch.arange(len(batch.rows), device=self._logits.device)
+        self._columns: list[Distribution] = []
+        self.kept: list[list[int]] = [[] for _ in batch.rows]
+        self.guided = self._guided
+        batch.memo["device"] = self._logits.device
+
+    def next(self) -> Distribution:
+        """The distribution [B, V] of what follows each row's `kept`."""
+        index = torch.tensor([len(tokens) for tokens in self.kept], device=self._logits.device)
+        self.guided = self._guided[self._places, index]
+        after = self._columns[-1] if self._columns else None
+        p = self._batch.dist(self.guided, self.kept, after=after, session="guided")
+        self._columns.append(attrs.evolve(p, logits=self._logits[self._places, index]))
+        return p
+
+    def drafted(self, row: int) -> int | None:
+        """The row's next drafted token."""
+        place = len(self.kept[row])
+        return self._draft[row][place] if place < len(self._draft[row]) else None
+
+    def go_on(self, row: int, goes: bool) -> None:
+        """Take the row along its next drafted token, if it goes."""
+        self.kept[row] += [self._draft[row][len(self.kept[row])]] if goes else []
+
+    def distribution(self) -> Distribution:
+        """All columns, [B, n, V]."""
+        return Distribution.stack(self._columns)
+
+
+def _certain(scores: torch.Tensor, greedy: torch.Tensor) -> torch.Tensor:
+    """Probabilities [B, n, V]; rows at temperature 0 give all to the most probable token."""
+    sharp = torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores)
+    return torch.where(greedy[:, None, None], sharp, scores.softmax(-1))
+
+
+def _probabilities_of(
+    draft: Draft, drafts: torch.Tensor, counts: torch.Tensor, greedy: torch.Tensor, vocab_size: int
+) -> torch.Tensor:
+    """What the drafted tokens were drawn from, float64 [B, K, V]; 0 behind the end of a draft."""
+    longest = drafts.shape[1]
+    if draft.q and longest:
+        scores = torch.stack([column.scores.double().cpu() for column in draft.q[:longest]], dim=1)
+        q = _certain(scores, greedy)
+    else:
+        q = torch.nn.functional.one_hot(drafts, vocab_size).double()
+    return q.masked_fill((torch.arange(longest) >= counts[:, None])[:, :, None], 0.0)

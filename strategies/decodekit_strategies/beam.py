@@ -84,26 +84,26 @@ class Beam(Strategy):
 
     def _candidates(self, batch: Batch, p: Distribution) -> list[list[Candidate]]:
         """For each prompt its best continuations: enough that num_beams are left if the others end."""
+        members = list(_by_prompt(batch.rows).values())
         many = max(2, 1 + len(batch.stops.eos_token_ids)) * self.num_beams
-        noise = batch.exponential(p.scores.shape[-1]) if self.do_sample else None
-        groups = []
-        for members in _by_prompt(batch.rows).values():
-            before = p.scores.new_tensor([batch.rows[row].score for row in members])
-            total = (p.scores[members] + before[:, None]).flatten()
-            keys = total
-            if noise is not None and not batch.rows[members[0]].greedy:
-                keys = total.softmax(-1) / noise[members].flatten()
-                keys = keys.masked_fill(total == -torch.inf, -torch.inf)
-            best = _largest(keys, many)
-            best = best[total[best] > -torch.inf]
-            places, tokens = (best // p.scores.shape[-1]).tolist(), (best % p.scores.shape[-1]).tolist()
-            scores = total[best].tolist()
-            groups.append(
-                [
-                    Candidate(members[place], *rest)
-                    for place, *rest in zip(places, tokens, scores, strict=True)
-                ]
-            )
+        before = p.scores.new_tensor([row.score for row in batch.rows])
+        total = _side_by_side(p.scores + before[:, None], members)
+        keys = total
+        if self.do_sample:
+            noise = _side_by_side(batch.exponential(p.scores.shape[-1]), members, 1.0)
+            drawn = (total.softmax(-1) / noise).masked_fill(total == -torch.inf, -torch.inf)
+            greedy = [batch.rows[rows[0]].greedy for rows in members]
+            keys = torch.where(torch.tensor(greedy, device=total.device)[:, None], total, drawn)
+        best = _largest(keys, many)
+        scores = total.gather(1, best).tolist()
+        groups = [
+            [
+                Candidate(rows[place // p.scores.shape[-1]], place % p.scores.shape[-1], score)
+                for place, score in zip(places, found, strict=True)
+                if score > -torch.inf
+            ]
+            for rows, places, found in zip(members, best.tolist(), scores, strict=True)
+        ]
         flat = [item for group in groups for item in group]
         reasons = iter(batch.ends([item.row for item in flat], [item.token for item in flat]))
         return [[item._replace(ends=next(reasons)) for item in group] for group in groups]
@@ -155,11 +155,31 @@ class Beam(Strategy):
         batch.keep(best)
 
 
+def _side_by_side(values: Tensor, members: list[list[int]], fill: float = -torch.inf) -> Tensor:
+    """Values [B, V] with a line for each prompt, [P, M * V]; prompts with fewer rows are filled up."""
+    most = max(map(len, members))
+    index = torch.tensor([rows + rows[:1] * (most - len(rows)) for rows in members], device=values.device)
+    lines = values[index]
+    if any(len(rows) < most for rows in members):
+        counts = torch.tensor([len(rows) for rows in members], device=values.device)
+        missing = torch.arange(most, device=values.device) >= counts[:, None]
+        lines = lines.masked_fill(missing[:, :, None], fill)
+    return lines.flatten(1)
+
+
 def _largest(keys: Tensor, count: int) -> Tensor:
-    """The indices of the largest, best first; ties go to the lowest index, which topk does not promise."""
-    least = keys.topk(min(count, keys.numel())).values[-1]
-    inside = (keys >= least).nonzero()[:, 0]
-    return inside[keys[inside].argsort(descending=True, stable=True)][:count]
+    """The indices [P, n] of each line's largest, best first; ties go to the lowest index.
+
+    topk does not promise the latter, so that lines with ties are sorted.
+    """
+    count = min(count, keys.shape[1])
+    values, best = keys.topk(min(count + 1, keys.shape[1]), dim=1)
+    ties = ((values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -torch.inf)).any(1)
+    best = best[:, :count]
+    for line in ties.nonzero()[:, 0].tolist():
+        inside = (keys[line] >= values[line, count - 1]).nonzero()[:, 0]
+        best[line] = inside[keys[line][inside].argsort(descending=True, stable=True)][:count]
+    return best
 
 
 def _by_prompt(rows: list[Row]) -> dict[int, list[int]]:

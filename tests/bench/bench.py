@@ -48,6 +48,7 @@ def rows(model: Any, tokenizer: Any) -> dict[str, tuple[str, Run, Run]]:
     one, four, copy = inputs(STORY), inputs(STORY, "The", "A list of colours:", STORY * 2), inputs(COPY)
     short = {"max_new_tokens": 48, "min_new_tokens": 48}
     drawn = {**short, "do_sample": True, "temperature": 0.8, "top_p": 0.95}
+    longer = {"max_new_tokens": 96, "min_new_tokens": 96}
     lookup = {"prompt_lookup_num_tokens": 8}
     return {
         "greedy, batch 1": against(True, one, short),
@@ -55,9 +56,13 @@ def rows(model: Any, tokenizer: Any) -> dict[str, tuple[str, Run, Run]]:
         "sample, batch 1": against(True, one, drawn),
         "sample, 8 sequences of one prompt": against(True, one, drawn, num_return_sequences=8),
         "beam 4, batch 1": against(True, one, short, num_beams=4),
-        "prompt lookup, copy task, batch 1": against(True, copy, short, **lookup),
-        "prompt lookup, free text, batch 1": against(True, one, short, **lookup),
-        "prompt lookup, copy task, batch 4": against(False, inputs(*[COPY] * 4), short, **lookup),
+        "prompt lookup, copy task, batch 1": against(True, copy, longer, **lookup),
+        "prompt lookup, free text, batch 1": against(True, one, longer, **lookup),
+        "prompt lookup against greedy, copy task, batch 1": against(False, copy, longer, **lookup),
+        "prompt lookup against greedy, free text, batch 1": against(False, one, longer, **lookup),
+        "prompt lookup, copy task, batch 4": against(False, inputs(*[COPY] * 4), longer, **lookup),
+        "prompt lookup, copy task, batch 8": against(False, inputs(*[COPY] * 8), longer, **lookup),
+        "prompt lookup, free text, ragged batch 4": against(False, four, longer, **lookup),
     }
 
 

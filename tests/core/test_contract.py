@@ -2,7 +2,16 @@
 
 import attrs
 import pytest
-from decodekit import PluginError, Processor, QuantBackend, StatefulProcessor, Strategy, param, params_of
+from decodekit import (
+    Drafter,
+    PluginError,
+    Processor,
+    QuantBackend,
+    StatefulProcessor,
+    Strategy,
+    param,
+    params_of,
+)
 from decodekit.contract import check_class, from_function, kind_of
 
 
@@ -25,6 +34,14 @@ class Stepper(Strategy):
 
 
 @attrs.frozen
+class Guess(Drafter):
+    NAME = "guess"
+
+    def draft(self, batch, lengths, pick):
+        return [[] for _ in lengths]
+
+
+@attrs.frozen
 class Backend(QuantBackend):
     NAME = "bnb-nf4.v2"
 
@@ -36,6 +53,7 @@ class Backend(QuantBackend):
         ("processors", attrs.frozen(processor(**field(0.5, range="[0, 1]")))),
         ("processors", attrs.frozen(processor(**field(attrs.NOTHING, range="[0, 1]")))),
         ("strategies", Stepper),
+        ("drafters", Guess),
         ("quant_backends", Backend),
     ],
 )

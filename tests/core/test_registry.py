@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import attrs
 import pytest
 from decodekit import DuplicateNameError, ParameterError, PluginError, Processor, UnknownNameError, param
-from decodekit.registry import Registry, processors, quant_backends, registry, strategies
+from decodekit.registry import Registry, drafters, processors, quant_backends, registry, strategies
 
 
 def names(found):
@@ -217,6 +217,6 @@ def test_a_class_that_breaks_the_contract_cannot_be_registered(local):
 
 def test_the_functions_of_the_module_ask_the_registry_of_the_process():
     assert registry() is registry()
-    for function in (strategies, processors, quant_backends):
+    for function in (strategies, drafters, processors, quant_backends):
         assert function() == registry().catalogue(function.__name__)
     assert {entry.distribution for entry in processors().values()} >= {"decodekit-processors"}

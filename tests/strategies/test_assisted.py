@@ -55,6 +55,7 @@ DRAFTERS = {
         "num_assistant_tokens": 3,
     },
     "itself": {"assistant_model": MODELS["llama"], "num_assistant_tokens_schedule": "heuristic"},
+    "automaton": {"strategy": "assisted", "drafter": "suffix_automaton", "adaptive": False},
 }
 CHAINS = {
     "none": {},
@@ -140,9 +141,11 @@ def test_a_draft_model_that_is_the_target_is_always_right():
     output = dk.generate(
         model,
         **inputs_of([[1, 2, 3], [4]]),
+        strategy="assisted",
         assistant_model=model,
         num_assistant_tokens=4,
         assistant_confidence_threshold=0.0,
+        adaptive=False,
         do_sample=True,
         temperature=2.0,
         top_k=0,
@@ -163,7 +166,9 @@ def test_lookup_saves_forward_passes_where_the_text_repeats_itself():
         model,
         input_ids=torch.tensor([[0, 1, 2, 3, 0, 1]]),
         attention_mask=torch.ones(1, 6, dtype=torch.long),
+        strategy="assisted",
         prompt_lookup_num_tokens=4,
+        adaptive=False,
         max_new_tokens=20,
         return_dict_in_generate=True,
     )
@@ -220,7 +225,48 @@ REFUSED = {
         "would have no effect",
     ),
     "no tokens": ({"prompt_lookup_num_tokens": 0}, dk.ParameterError, "prompt_lookup_num_tokens=0"),
-    "early exit": ({"assistant_early_exit": 1}, dk.UnsupportedArgumentError, "assistant_early_exit=1"),
+    "early exit": ({"assistant_early_exit": 2}, dk.ParameterError, "takes 1 to 1"),
+    "early exit without layers": (
+        {"strategy": "assisted", "drafter": ("early_exit", {"layers": 0})},
+        dk.ParameterError,
+        "layers=0",
+    ),
+    "an unknown drafter": (
+        {"strategy": "assisted", "drafter": "prompt_lokup"},
+        dk.UnknownNameError,
+        "Did you mean 'prompt_lookup'",
+    ),
+    "another tokenizer without ours": (
+        {"assistant_model": tiny_llama(7), "assistant_tokenizer": object()},
+        dk.ParameterError,
+        "give tokenizer=",
+    ),
+    "a tokenizer without a model": (
+        {"prompt_lookup_num_tokens": 3, "assistant_tokenizer": object()},
+        dk.ParameterError,
+        "no effect without assistant_model",
+    ),
+    "a lossy rule without draws": (
+        {"strategy": "assisted", "drafter": "prompt_lookup", "verification": "typical"},
+        dk.ParameterError,
+        "no effect: add do_sample",
+    ),
+    "an ensemble without q": (
+        {"prompt_lookup_num_tokens": 3, "assistant_ensemble_weight": 0.5, "do_sample": True},
+        dk.ParameterError,
+        "'prompt_lookup' draws nothing",
+    ),
+    "an ensemble without a weight": (
+        {
+            "strategy": "assisted",
+            "assistant_model": DRAFT,
+            "verification": "ensemble",
+            "do_sample": True,
+        },
+        dk.ParameterError,
+        "needs assistant_ensemble_weight",
+    ),
+    "multi-token heads": ({"use_mtp": True}, dk.UnsupportedArgumentError, "use_mtp=True"),
 }
 
 

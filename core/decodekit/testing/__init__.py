@@ -1,8 +1,8 @@
 """The conformance kit: what decodekit's own tests run over every plugin, for everybody's plugins.
 
 `check_processor` and `processor_checks` check a processor, `check_strategy` and `strategy_checks` a
-decoding strategy; `generators` holds the Hypothesis strategies behind them, and
-`decodekit.testing.models` small models with known answers.
+decoding strategy, `check_drafter` and `drafter_checks` a drafter; `generators` holds the Hypothesis
+strategies behind them, and `decodekit.testing.models` small models with known answers.
 """
 
 import importlib.util
@@ -14,6 +14,7 @@ if importlib.util.find_spec("hypothesis") is None:
     raise MissingLibraryError(message)
 
 from decodekit.testing.check import PROFILES
+from decodekit.testing.drafter_checks import check_drafter, drafter_checks
 from decodekit.testing.processor_checks import check_processor, processor_checks
 from decodekit.testing.processor_subject import OracleRow
 from decodekit.testing.report import ConformanceError, Outcome, Report, Result
@@ -26,8 +27,10 @@ __all__ = [
     "Outcome",
     "Report",
     "Result",
+    "check_drafter",
     "check_processor",
     "check_strategy",
+    "drafter_checks",
     "processor_checks",
     "strategy_checks",
 ]

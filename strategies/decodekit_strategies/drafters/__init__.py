@@ -1,0 +1,1 @@
+"""The built-in drafters of decodekit, one a file."""

@@ -1,0 +1,47 @@
+"""A quantized self: a copy in fewer bits drafts, made once for a model."""
+
+import decodekit as dk
+import pytest
+import torch
+from decodekit.testing.models import tiny_llama
+from transformers import AutoModelForCausalLM
+
+INPUTS = {"input_ids": torch.tensor([[1, 3, 1], [4, 5, 6]]), "attention_mask": torch.ones(2, 3).long()}
+
+
+def run(model, **arguments):
+    arguments = {"max_new_tokens": 10, "do_sample": True, "seed": 4, **arguments}
+    return dk.generate(model, **INPUTS, return_dict_in_generate=True, **arguments)
+
+
+def drafted(model, quant):
+    return run(model, strategy="assisted", drafter=("quantized", {"quant": quant}), adaptive=False)
+
+
+def test_an_exact_copy_is_always_right_and_is_made_once():
+    model = tiny_llama(7, seed=3, dtype=torch.float32, eos_token_id=None)
+    state = torch.random.get_rng_state()
+    first = drafted(model, "none")
+    assert first.stats.accepted == first.stats.drafted > 0
+    assert torch.equal(first.sequences, run(model).sequences)
+    weights = model.lm_head.weight
+    weights.data[:] = weights.data.roll(1, 0)
+    changed = drafted(model, "none")  # the copy has the weights of the first call
+    assert changed.stats.accepted < changed.stats.drafted
+    assert torch.equal(changed.sequences, run(model).sequences)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_four_bits_draft_for_thirty_two(tiny_folder):
+    pytest.importorskip("bitsandbytes")
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    output = drafted(model, "bnb-nf4")
+    assert torch.equal(output.sequences, run(model).sequences)
+    assert output.stats.drafted > 0
+
+
+def test_a_quantized_model_is_refused():
+    model = tiny_llama(7, dtype=torch.float32)
+    model.is_quantized = True
+    with pytest.raises(dk.ParameterError, match="is not quantized, and this LlamaForCausalLM is"):
+        drafted(model, "none")
