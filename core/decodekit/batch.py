@@ -225,7 +225,7 @@ class Batch:
             model: the other model.
             inputs: what it is given beside tokens; it is fed before the rows of a prompt are copied then.
         """
-        session = Session(model, inputs=inputs)
+        session = Session(model, inputs=inputs, single=len(self.rows) * self._copies == 1)
         self._sessions[name] = TrackedSession(session, name, hidden=self._hidden)
         if inputs is not None:
             self._early.append(name)

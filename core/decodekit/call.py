@@ -323,7 +323,8 @@ def _batch(
     copies = strategy.rows_per_prompt(returns)
     session = open_target(model, request, strategy, keep, len(rows) * copies)
     further = {
-        name: draft_inputs(strategy, name, other, model, request) for name, other in strategy.models.items()
+        name: draft_inputs(strategy, name, other, model, request, len(rows) * copies)
+        for name, other in strategy.models.items()
     }
     batch = Batch(
         rows,

@@ -183,7 +183,7 @@ def open_guidance(model: "PreTrainedModel", request: Request, strategy: Strategy
 
 
 def draft_inputs(
-    strategy: Strategy, name: str, other: "PreTrainedModel", model: Any, request: Request
+    strategy: Strategy, name: str, other: "PreTrainedModel", model: Any, request: Request, rows: int
 ) -> ModelInputs | None:
     """Check a further model of a strategy; what it is given beside tokens, if it is fed a source as well.
 
@@ -192,7 +192,7 @@ def draft_inputs(
         CapabilityError: the strategy needs what its session can't do.
     """
     check_vocabulary(strategy, name, other, model)
-    check_needs(strategy, Session(other))
+    check_needs(strategy, Session(other, single=rows == 1))
     if request.inputs_for is None:
         return None
     if not other.config.is_encoder_decoder:

@@ -128,7 +128,7 @@ def test_a_constraint_works_here_too(model, tokenizer):
 
 
 def test_a_model_that_wraps_generate_is_refused():
-    with pytest.raises(dk.UnsupportedArgumentError, match="Blip2.*does more in generate"):
+    with pytest.raises(dk.UnsupportedArgumentError, match=r"Blip2.*does more in generate"):
         dk.stream(model_of("blip2"), None, torch.tensor([[5]]))
 
 
