@@ -93,6 +93,12 @@ def _cache(model: "PreTrainedModel", request: Request, strategy: Strategy) -> "s
             f"{', '.join(map(repr, KINDS))}{nearest(kind, KINDS)}"
         )
         raise UnsupportedArgumentError(message)
+    if kind.startswith("offloaded") and model.device.type == "cpu":
+        message = (
+            f"cache_implementation={kind!r} moves the cache from an accelerator to the host's memory, and this "
+            "model is on cpu already: leave it out"
+        )
+        raise CapabilityError(message)
     return kind
 
 
