@@ -1,14 +1,17 @@
 """A chain of processors, in the order in which they are applied."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
+from decodekit.flow import openings, run
 from decodekit.history import History
 from decodekit.processor import CallContext, Processor, StatefulProcessor
+from decodekit.scores import Memory, Scores
 
 __all__ = ["Chain"]
 
@@ -17,7 +20,7 @@ def _as_tuple(processors: Iterable[Processor]) -> tuple[Processor, ...]:
     return tuple(processors)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Chain:
     """Processors in the user's order; as a function, pure like each of them.
 
@@ -48,30 +51,41 @@ class Chain:
 
     def apply(
         self, logits: Tensor, history: History, states: Sequence[tuple[Any, ...]]
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, list[list[Memory]]]:
         """Process logits [B, V]; ``states`` holds one tuple a row.
 
-        Returns:
-            The processed logits, in float32 or better, and the memory of each stateful processor.
-        """
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        outputs: list[Tensor] = []
-        for processor in self.processors:
-            if isinstance(processor, StatefulProcessor):
-                given = [state[len(outputs)] for state in states]
-                processed = processor.process(logits, history, given)
-                outputs.append(processor.memory(logits, processed))
-                logits = processed
-            else:
-                logits = processor(logits, history)
-        return logits, outputs
+        This is the definition of the chain, each processor over the whole vocabulary. `run` gives the same.
 
-    def advance(self, states: tuple[Any, ...], token: int, outputs: Iterable[Tensor]) -> tuple[Any, ...]:
-        """The states of one row after ``token``; ``outputs`` holds its row [V] of each stateful output."""
+        Returns:
+            The processed logits, in float32 or better, and what each stateful processor keeps of each row.
+        """
+        scores, memories = run(self.processors, [0] * len(self.processors), _wide(logits), history, states)
+        return scores.dense, memories
+
+    def run(
+        self, logits: Tensor, history: History, states: Sequence[tuple[Any, ...]]
+    ) -> tuple[Scores, list[list[Memory]]]:
+        """The same as `apply`, looking at no more of each row than its processors need."""
+        processors, reaches = self._steps
+        return run(processors, reaches, _wide(logits), history, states)
+
+    @cached_property
+    def _steps(self) -> tuple[list[Processor], list[int]]:
+        active = [
+            item for item in self.processors if isinstance(item, StatefulProcessor) or not item.is_neutral
+        ]
+        return active, openings(active)
+
+    def advance(self, states: tuple[Any, ...], token: int, memories: Iterable[Memory]) -> tuple[Any, ...]:
+        """The states of one row after ``token``; ``memories`` is what each stateful processor kept of it."""
         return tuple(
-            processor.advance(state, token, output)
-            for processor, state, output in zip(self.stateful, states, outputs, strict=True)
+            processor.advance(state, *memory.at(token))
+            for processor, state, memory in zip(self.stateful, states, memories, strict=True)
         )
 
     def __str__(self) -> str:
         return " > ".join(processor.describe() for processor in self.processors) or "none"
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import attrs
-from decodekit import CallContext, History, Laws, ParameterError, Processor, param
+from decodekit import CallContext, History, Laws, ParameterError, Phase, Place, Processor, param
 from torch import Tensor
 
 from decodekit_processors._common import wide
@@ -37,6 +37,7 @@ class DRY(Processor):
 
     NAME: ClassVar[str] = "dry"
     LAWS: ClassVar[Laws] = Laws(shift_invariant=True, permutation_equivariant=True, upper_set=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.PENALTY)
 
     multiplier: float = param(
         0.8, range="[0, inf)", neutral=0.0, help="The penalty of the shortest match that counts; 0 is off."

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
 __all__ = ["EncoderRepetitionPenalty"]
@@ -27,6 +27,7 @@ class EncoderRepetitionPenalty(Processor):
 
     NAME: ClassVar[str] = "encoder_repetition_penalty"
     LAWS: ClassVar[Laws] = Laws(permutation_equivariant=True, upper_set=True, commutes_with_temperature=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.PENALTY)
 
     encoder_repetition_penalty: float = param(
         1.0, range="(0, inf)", neutral=1.0, help="θ; 1 is none, above 1 favours the words of the prompt."

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
 from decodekit_processors._ngrams import forbid_repeats
@@ -33,6 +33,7 @@ class NoRepeatNgramSize(Processor):
         commutes_with_temperature=True,
         may_empty=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.MASK)
 
     no_repeat_ngram_size: int = param(
         0, range="[0, inf)", neutral=0, help="n, how many tokens may not come again; 0 allows all."

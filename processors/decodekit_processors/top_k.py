@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import Cut, Head, History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 __all__ = ["TopK"]
@@ -33,6 +33,7 @@ class TopK(Processor):
         commutes_with_temperature=True,
         nested="top_k",
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
     top_k: int = param(50, range="[0, inf)", neutral=0, help="k, the number of tokens to keep; 0 keeps all.")
 
@@ -43,3 +44,12 @@ class TopK(Processor):
         k = min(self.top_k, logits.shape[-1])
         smallest_kept = logits.topk(k, dim=-1).values[:, -1:]
         return logits.masked_fill(logits < smallest_kept, float("-inf"))
+
+    @property
+    def reach(self) -> int:
+        """One more than k, for the token that may tie."""
+        return self.top_k + 1
+
+    def cut(self, head: Head) -> Cut:
+        """Where it cuts, told from the largest logits."""
+        return head.best(self.top_k)
