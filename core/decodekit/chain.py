@@ -8,9 +8,12 @@ import attrs
 import torch
 from torch import Tensor
 
+from decodekit.chain_text import read_chain
 from decodekit.flow import openings, run
 from decodekit.history import History
+from decodekit.plan import Explanation, check_order, explain, needless
 from decodekit.processor import CallContext, Processor, StatefulProcessor
+from decodekit.registry import registry
 from decodekit.scores import Memory, Scores
 
 __all__ = ["Chain"]
@@ -30,10 +33,38 @@ class Chain:
 
     processors: tuple[Processor, ...] = attrs.field(default=(), converter=_as_tuple)
 
+    @classmethod
+    def parse(cls, text: str) -> "Chain":
+        """Read a chain from its text, such as ``"repetition_penalty=1.1 > top_k=50 > min_p=0.05"``.
+
+        Raises:
+            ParameterError: the text has another form, or a value is not allowed.
+            UnknownNameError: no installed plugin has a name in it.
+        """
+        return cls([registry().resolve("processors", spec) for spec in read_chain(text)])
+
     def bind(self, context: CallContext) -> "Chain":
-        """The chain for one call: bound to what the call knows, without those that change nothing."""
+        """The chain for one call: bound to what the call knows, without those that change nothing.
+
+        Raises:
+            ParameterError: one processor contradicts another, or what the call knows.
+        """
         bound = [processor.bind(context) for processor in self.processors]
-        return Chain([processor for processor in bound if not processor.is_neutral])
+        dropped = needless(bound)
+        kept = [processor for place, processor in enumerate(bound) if place not in dropped]
+        check_order(kept)
+        return Chain(kept)
+
+    def explain(self, vocab_size: int | None = None, rows: int = 1) -> Explanation:
+        """What each processor does, in which order, and what it looks at; print the result to read it.
+
+        Args:
+            vocab_size: measure the chain as well, on random logits of this width; left out, nothing runs.
+            rows: of how many rows.
+        """
+        context = CallContext(vocab_size=vocab_size) if vocab_size is not None else None
+        bound = self.processors if context is None else [item.bind(context) for item in self.processors]
+        return explain(bound, vocab_size, rows)
 
     @property
     def stateful(self) -> tuple[StatefulProcessor[Any], ...]:

@@ -6,7 +6,7 @@ import attrs
 from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
-from decodekit_processors._ngrams import forbid_repeats
+from decodekit_processors._ngrams import forbid_all
 
 __all__ = ["EncoderNoRepeatNgramSize"]
 
@@ -46,5 +46,4 @@ class EncoderNoRepeatNgramSize(Processor):
         """Return the logits with -inf for the tokens that would repeat an n-gram of the prompt."""
         if self.encoder_no_repeat_ngram_size == 0:
             return logits
-        prompt = history.mask & ~history.generated_mask
-        return forbid_repeats(logits, history, self.encoder_no_repeat_ngram_size, prompt)
+        return forbid_all(logits, history.followers(self.encoder_no_repeat_ngram_size, prompt=True))

@@ -7,6 +7,8 @@ import torch
 from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
+from decodekit_processors._common import columns
+
 __all__ = ["EncoderRepetitionPenalty"]
 
 
@@ -37,8 +39,7 @@ class EncoderRepetitionPenalty(Processor):
         """Return the logits with those of the prompt's tokens rewarded."""
         # What is no prompt, and ids beyond the logits, fall into one more column that is cut off again.
         vocab_size = logits.shape[-1]
-        prompt = history.mask & ~history.generated_mask
-        ids = torch.where(prompt, history.tokens.clamp(max=vocab_size), vocab_size)
+        ids = columns(history.prompt_ids(), vocab_size)
         wide = torch.nn.functional.pad(logits, (0, 1))
         seen = wide.gather(1, ids)
         rewarded = torch.where(

@@ -6,7 +6,7 @@ import attrs
 from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
-from decodekit_processors._ngrams import forbid_repeats
+from decodekit_processors._ngrams import forbid_all
 
 __all__ = ["NoRepeatNgramSize"]
 
@@ -43,4 +43,4 @@ class NoRepeatNgramSize(Processor):
         """Return the logits with -inf for the tokens that would repeat an n-gram."""
         if self.no_repeat_ngram_size == 0:
             return logits
-        return forbid_repeats(logits, history, self.no_repeat_ngram_size, history.mask)
+        return forbid_all(logits, history.followers(self.no_repeat_ngram_size))

@@ -7,6 +7,8 @@ import torch
 from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
+from decodekit_processors._common import columns
+
 __all__ = ["RepetitionPenalty"]
 
 
@@ -34,9 +36,9 @@ class RepetitionPenalty(Processor):
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the logits with those of seen tokens penalised."""
-        # Padding, and ids beyond the logits, fall into one more column that is cut off again.
+        # What fills up the ids, and ids beyond the logits, fall into one more column that is cut off again.
         vocab_size = logits.shape[-1]
-        ids = torch.where(history.mask, history.tokens.clamp(max=vocab_size), vocab_size)
+        ids = columns(history.ids(), vocab_size)
         wide = torch.nn.functional.pad(logits, (0, 1))
         seen = wide.gather(1, ids)
         penalised = torch.where(seen < 0, seen * self.repetition_penalty, seen / self.repetition_penalty)

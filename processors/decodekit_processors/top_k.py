@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import Cut, Head, History, Laws, Phase, Place, Processor, Scope, param
+from decodekit import CallContext, Cut, Head, History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 __all__ = ["TopK"]
@@ -36,6 +36,10 @@ class TopK(Processor):
     PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
     top_k: int = param(50, range="[0, inf)", neutral=0, help="k, the number of tokens to keep; 0 keeps all.")
+
+    def bind(self, context: CallContext) -> "TopK":
+        """Return the processor, switched off where k is the whole vocabulary."""
+        return attrs.evolve(self, top_k=0) if self.top_k >= context.vocab_size else self
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the logits with -inf below the k-th largest of each row."""
