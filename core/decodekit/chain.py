@@ -10,13 +10,14 @@ from torch import Tensor
 
 from decodekit.chain_text import read_chain
 from decodekit.flow import openings, run
+from decodekit.head import Head
 from decodekit.history import History
 from decodekit.plan import Explanation, check_order, explain, needless
 from decodekit.processor import CallContext, Processor, StatefulProcessor
 from decodekit.registry import registry
 from decodekit.scores import Memory, Scores
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "wide"]
 
 
 def _as_tuple(processors: Iterable[Processor]) -> tuple[Processor, ...]:
@@ -90,15 +91,24 @@ class Chain:
         Returns:
             The processed logits, in float32 or better, and what each stateful processor keeps of each row.
         """
-        scores, memories = run(self.processors, [0] * len(self.processors), _wide(logits), history, states)
+        scores, memories = run(self.processors, [0] * len(self.processors), wide(logits), history, states)
         return scores.dense, memories
 
     def run(
-        self, logits: Tensor, history: History, states: Sequence[tuple[Any, ...]]
+        self, logits: Tensor | Head, history: History, states: Sequence[tuple[Any, ...]]
     ) -> tuple[Scores, list[list[Memory]]]:
-        """The same as `apply`, looking at no more of each row than its processors need."""
+        """The same as `apply`, looking at no more of each row than its processors need.
+
+        A head of at least `reach` logits can be given in the place of all.
+        """
         processors, reaches = self._steps
-        return run(processors, reaches, _wide(logits), history, states)
+        return run(processors, reaches, logits if isinstance(logits, Head) else wide(logits), history, states)
+
+    @property
+    def reach(self) -> int:
+        """How many of the largest logits the first processor is to be shown; 0 when it needs all."""
+        _, reaches = self._steps
+        return reaches[0] if reaches else 0
 
     @cached_property
     def _steps(self) -> tuple[list[Processor], list[int]]:
@@ -118,5 +128,6 @@ class Chain:
         return " > ".join(processor.describe() for processor in self.processors) or "none"
 
 
-def _wide(logits: Tensor) -> Tensor:
+def wide(logits: Tensor) -> Tensor:
+    """The logits in float32 or better."""
     return logits if logits.dtype == torch.float64 else logits.float()

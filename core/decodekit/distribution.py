@@ -7,8 +7,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from decodekit.chain import Chain
+from decodekit.chain import Chain, wide
 from decodekit.errors import EmptySupportError, NonFiniteLogitsError, PluginError
+from decodekit.head import Head
 from decodekit.history import History
 from decodekit.row import Row
 from decodekit.scores import Memory, Part, Scores
@@ -206,14 +207,32 @@ def _process_column(
         return chains[number].run(logits, history, states)
     parts: list[Part] = []
     memories: list[list[Memory]] = [[] for _ in rows]
+    heads = _heads(chains, groups, logits)
     for number, members in groups.items():
+        own = heads[number] if number in heads else logits[members]
         scores, kept = chains[number].run(
-            logits[members], history.select(members), [states[member] for member in members]
+            own, history.select(members), [states[member] for member in members]
         )
         parts += scores.renamed(members)
         for member, memory in zip(members, kept, strict=True):
             memories[member] = memory
-    return Scores(parts, logits.shape[-1]), memories
+    return Scores.joined(parts, logits.shape[-1]), memories
+
+
+def _heads(chains: Sequence[Chain], groups: dict[int, list[int]], logits: Tensor) -> dict[int, Head]:
+    """For each chain that begins with the largest logits those of its rows, found for all rows at once."""
+    begin = {number: members for number, members in groups.items() if chains[number].reach}
+    if not begin:
+        return {}
+    places = [member for members in begin.values() for member in members]
+    index = torch.tensor(places, device=logits.device)
+    all_rows = places == list(range(len(logits)))
+    head = Head.of(wide(logits if all_rows else logits[index]), max(chains[number].reach for number in begin))
+    found, start = {}, 0
+    for number, members in begin.items():
+        found[number] = head.select(slice(start, start + len(members)))
+        start += len(members)
+    return found
 
 
 def _advance(

@@ -86,18 +86,25 @@ class Flow:
 def run(
     processors: Sequence[Processor],
     reaches: Sequence[int],
-    logits: Tensor,
+    logits: Tensor | Head,
     history: History,
     states: Sequence[tuple[Any, ...]],
 ) -> tuple[Scores, list[list[Memory]]]:
-    """The scores of logits [B, V] after the processors, and what each stateful one keeps of each row."""
-    rows = list(range(len(logits)))
+    """The scores of logits [B, V] after the processors, and what each stateful one keeps of each row.
+
+    Where a wide enough head of the logits is known already, it can be given in their place.
+    """
+    rows = list(range(len(history)))
     memories: list[list[Memory]] = [[] for _ in rows]
-    flows = [Flow(rows, history, list(states), memories, logits)]
+    head = logits if isinstance(logits, Head) else None
+    vocab_size = logits.vocab_size if isinstance(logits, Head) else logits.shape[-1]
+    flows = [
+        Flow(rows, history, list(states), memories, logits if isinstance(logits, Tensor) else None, head)
+    ]
     for processor, reach in zip(processors, reaches, strict=True):
         flows = [later for flow in flows for later in _step(processor, reach, flow)]
     parts = [flow.part() for flow in flows]
-    return Scores(parts, logits.shape[-1]), memories
+    return Scores.joined(parts, vocab_size), memories
 
 
 def _step(processor: Processor, reach: int, flow: Flow) -> list[Flow]:

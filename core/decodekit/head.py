@@ -141,7 +141,7 @@ class Head:
         wide = self.logits.new_full((len(self.ids), self.vocab_size + 1), -torch.inf)
         return wide.scatter_(1, self.ids, self.logits)[:, : self.vocab_size]
 
-    def select(self, rows: Tensor) -> "Head":
+    def select(self, rows: Tensor | slice) -> "Head":
         """The given rows."""
         whole = None if self.complete else lambda: self.whole[rows]
         return Head(self.logits[rows], self.ids[rows], self.vocab_size, self.complete, whole)

@@ -68,17 +68,17 @@ class Followers(Part):
     def __init__(self, n: int, end: float) -> None:
         super().__init__()
         self._n, self._end = n, end
-        self._after: dict[tuple[int, ...], list[int]] = {}
+        self._after: dict[tuple[int, ...], dict[int, None]] = {}  # the inner one is an ordered set
 
     def add(self, tokens: Sequence[int], place: int) -> None:
         """Learn what the token came after."""
         first = place - self._n + 1
         if first >= 0 and place < self._end:
-            self._after.setdefault(tuple(tokens[first:place]), []).append(tokens[place])
+            self._after.setdefault(tuple(tokens[first:place]), {})[tokens[place]] = None
 
     def of(self, run: tuple[int, ...]) -> list[int]:
         """The tokens that came after a run."""
-        return self._after.get(run, [])
+        return list(self._after.get(run, ()))
 
 
 class Automaton(Part):

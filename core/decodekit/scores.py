@@ -13,6 +13,8 @@ __all__ = ["Memory", "Part", "Scores"]
 
 _BLUR = 1e-5
 """Two ratios this near to each other may be in another order after other sums."""
+_FEW = 1_024
+"""Rows with at most so many tokens are filled up to the widest of them."""
 
 
 @attrs.frozen(eq=False)
@@ -91,6 +93,19 @@ class Scores:
 
     parts: Sequence[Part]
     vocab_size: int
+
+    @classmethod
+    def joined(cls, parts: Sequence[Part], vocab_size: int) -> "Scores":
+        """The parts, of which those that hold few tokens become one, so that a draw is one race."""
+        small = [part for part in parts if part.ids is not None and part.ids.shape[1] <= _FEW]
+        if len(small) < 2:
+            return cls(parts, vocab_size)
+        width = max(part.logits.shape[1] for part in small)
+        logits = torch.cat([_filled(part.logits, width, -torch.inf) for part in small])
+        ids = torch.cat([_filled(part.ids, width, vocab_size) for part in small if part.ids is not None])
+        rows = [row for part in small for row in part.rows]
+        others = [part for part in parts if part.ids is None or part.ids.shape[1] > _FEW]
+        return cls([Part(rows, logits, ids), *others], vocab_size)
 
     @classmethod
     def of(cls, logits: Tensor) -> "Scores":
@@ -180,3 +195,7 @@ class Scores:
     def renamed(self, rows: Sequence[int]) -> list[Part]:
         """The parts, with row ``i`` under the number ``rows[i]``."""
         return [Part([rows[row] for row in part.rows], part.logits, part.ids) for part in self.parts]
+
+
+def _filled(values: Tensor, width: int, value: float) -> Tensor:
+    return torch.nn.functional.pad(values, (0, width - values.shape[1]), value=value)

@@ -4,7 +4,7 @@ import torch
 from decodekit import History
 from torch import Tensor
 
-__all__ = ["columns", "generated_counts", "log_probabilities", "possible", "probabilities", "wide"]
+__all__ = ["columns", "generated_counts", "log_probabilities", "lowered", "possible", "probabilities", "wide"]
 
 
 def wide(logits: Tensor) -> torch.dtype:
@@ -38,3 +38,10 @@ def generated_counts(logits: Tensor, history: History) -> Tensor:
     vocab_size = logits.shape[-1]
     every = torch.zeros(len(logits), vocab_size + 1, dtype=wide(logits), device=logits.device)
     return every.scatter_add_(1, columns(ids, vocab_size), counts.to(every.dtype))[:, :vocab_size]
+
+
+def lowered(logits: Tensor, ids: Tensor, by: Tensor) -> Tensor:
+    """The logits [B, V] less ``by`` [B, D] at the ids [B, D], each once; below 0 they name none."""
+    more = torch.nn.functional.pad(logits.to(wide(logits)), (0, 1))
+    ids = columns(ids, logits.shape[-1])
+    return more.scatter_add_(1, ids, -by)[:, : logits.shape[-1]].to(logits.dtype)

@@ -4,10 +4,11 @@ import math
 from typing import ClassVar
 
 import attrs
+import torch
 from decodekit import CallContext, History, Laws, ParameterError, Phase, Place, Processor, param
 from torch import Tensor
 
-from decodekit_processors._common import wide
+from decodekit_processors._common import lowered, wide
 
 __all__ = ["DRY"]
 
@@ -75,19 +76,21 @@ class DRY(Processor):
         """Return the logits, less the penalties of what would continue a repetition."""
         if self.multiplier == 0:
             return logits
-        lengths = logits.new_zeros(logits.shape, dtype=wide(logits))
-        for row in range(len(history)):
-            found = self._matches(history, row, logits.shape[-1])
-            lengths[row, list(found)] = lengths.new_tensor(list(found.values()))
-        beyond = lengths - self.allowed_length
-        penalties = (self.multiplier * self.base**beyond).clamp(max=_LARGEST) * (beyond >= 0)
-        return (logits - penalties).to(logits.dtype)
+        found = [self._matches(history, row, logits.shape[-1]) for row in range(len(history))]
+        width = max(map(len, found))
+        ids = [[*row, *[-1] * (width - len(row))] for row in found]
+        lengths = [[*row.values(), *[0] * (width - len(row))] for row in found]
+        beyond = torch.tensor(lengths, dtype=wide(logits)).to(logits.device) - self.allowed_length
+        penalties = (self.multiplier * self.base**beyond).clamp(max=_LARGEST)
+        return lowered(logits, torch.tensor(ids, dtype=torch.long).to(logits.device), penalties)
 
     def _matches(self, history: History, row: int, vocab_size: int) -> dict[int, int]:
         """For each token the length of the longest match that it would continue."""
         found = history.repeats(row, least=self.allowed_length, most=self._most, window=self.window)
         before = self._most + max(map(len, self._sequences), default=0)
         longest = self._since_breaker(history.recent(row, self.window or before))
+        if longest < self.allowed_length:
+            return {}
         single = {sequence[0] for sequence in self._sequences if len(sequence) == 1}
         return {
             token: min(length, longest)
