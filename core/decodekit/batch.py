@@ -192,9 +192,7 @@ class Batch:
         """
         if dist.logits.dim() == 2:
             return draw(self._noise, self.rows, dist.columns[0], dist.offsets or 0, purpose)
-        drawn = [
-            draw(self._noise, self.rows, scores, by, purpose) for by, scores in enumerate(dist.columns)
-        ]
+        drawn = [draw(self._noise, self.rows, scores, by, purpose) for by, scores in enumerate(dist.columns)]
         return torch.stack(drawn, dim=1)
 
     def exponential(self, vocab_size: int, purpose: Purpose = Purpose.TOKEN) -> Tensor:

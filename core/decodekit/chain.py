@@ -14,7 +14,6 @@ from decodekit.head import Head
 from decodekit.history import History
 from decodekit.plan import Explanation, check_order, explain, needless
 from decodekit.processor import CallContext, Processor, StatefulProcessor
-from decodekit.registry import registry
 from decodekit.scores import Memory, Scores
 
 __all__ = ["Chain", "wide"]
@@ -42,6 +41,8 @@ class Chain:
             ParameterError: the text has another form, or a value is not allowed.
             UnknownNameError: no installed plugin has a name in it.
         """
+        from decodekit.registry import registry  # not above: it knows drafters, and these know chains
+
         return cls([registry().resolve("processors", spec) for spec in read_chain(text)])
 
     def bind(self, context: CallContext) -> "Chain":
