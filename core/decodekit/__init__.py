@@ -1,6 +1,7 @@
 """decodekit: a plugin-based decoding framework for Hugging Face models."""
 
 from decodekit.batch import Batch
+from decodekit.chain import Chain
 from decodekit.distribution import Distribution
 from decodekit.drafter import Draft, Drafter, DrafterLaws, Pick
 from decodekit.drop_in import drop_in
@@ -20,6 +21,7 @@ from decodekit.errors import (
 )
 from decodekit.forward import Forward
 from decodekit.generate import generate
+from decodekit.head import Cut, Head
 from decodekit.history import History
 from decodekit.hookspecs import hookimpl
 from decodekit.load import load, model_bytes
@@ -31,6 +33,7 @@ from decodekit.outputs import (
     Stats,
 )
 from decodekit.params import param, params_of
+from decodekit.place import Phase, Place, Scope
 from decodekit.processor import CallContext, Laws, Processor, StatefulProcessor
 from decodekit.quant_backend import QuantBackend
 from decodekit.randomness import Purpose
@@ -46,6 +49,8 @@ __all__ = [
     "CallContext",
     "Capability",
     "CapabilityError",
+    "Chain",
+    "Cut",
     "DamagedCacheError",
     "DecodekitError",
     "Distribution",
@@ -60,19 +65,23 @@ __all__ = [
     "GenerateBeamOutput",
     "GenerateEncoderDecoderOutput",
     "GenerateOutput",
+    "Head",
     "History",
     "Laws",
     "MissingLibraryError",
     "ModelNotFoundError",
     "NonFiniteLogitsError",
     "ParameterError",
+    "Phase",
     "Pick",
+    "Place",
     "PluginError",
     "Processor",
     "Purpose",
     "QuantBackend",
     "ResultEvent",
     "Row",
+    "Scope",
     "StatefulProcessor",
     "Stats",
     "Strategy",

@@ -190,10 +190,9 @@ class Batch:
         Column ``j`` is drawn with the noise of the position ``j`` further on, so a draw at a drafted
         position is the one that plain decoding makes there. Rows at temperature 0 take the argmax.
         """
-        if dist.scores.dim() == 2:
-            return draw(self._noise, self.rows, dist.scores, dist.offsets or 0, purpose)
-        columns = range(dist.scores.shape[1])
-        drawn = [draw(self._noise, self.rows, dist.scores[:, by], by, purpose) for by in columns]
+        if dist.logits.dim() == 2:
+            return draw(self._noise, self.rows, dist.columns[0], dist.offsets or 0, purpose)
+        drawn = [draw(self._noise, self.rows, scores, by, purpose) for by, scores in enumerate(dist.columns)]
         return torch.stack(drawn, dim=1)
 
     def exponential(self, vocab_size: int, purpose: Purpose = Purpose.TOKEN) -> Tensor:
@@ -266,7 +265,7 @@ class Batch:
         self._ledger.append(self._blocks)
 
     def _check(self, blocks: list[list[int]], dist: Distribution) -> None:
-        columns = 1 if dist.scores.dim() == 2 else dist.scores.shape[1]
+        columns = len(dist.columns)
         longest = max(map(len, blocks), default=0)
         if len(blocks) != len(self.rows) or longest > columns or self._committed:
             message = (

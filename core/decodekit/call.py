@@ -47,7 +47,7 @@ class Options:
     """What a call of generate gets beside the configuration and the model's inputs."""
 
     strategy: Any = None
-    processors: Sequence[Any] | None = None
+    processors: Any = None
     seed: int | Sequence[int] | None = None
     tokenizer: Any = None
     assistant_model: Any = None

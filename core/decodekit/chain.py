@@ -1,23 +1,29 @@
 """A chain of processors, in the order in which they are applied."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
+from decodekit.chain_text import read_chain
+from decodekit.flow import openings, run
+from decodekit.head import Head
 from decodekit.history import History
+from decodekit.plan import Explanation, check_order, explain, needless
 from decodekit.processor import CallContext, Processor, StatefulProcessor
+from decodekit.scores import Memory, Scores
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "wide"]
 
 
 def _as_tuple(processors: Iterable[Processor]) -> tuple[Processor, ...]:
     return tuple(processors)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Chain:
     """Processors in the user's order; as a function, pure like each of them.
 
@@ -27,10 +33,40 @@ class Chain:
 
     processors: tuple[Processor, ...] = attrs.field(default=(), converter=_as_tuple)
 
+    @classmethod
+    def parse(cls, text: str) -> "Chain":
+        """Read a chain from its text, such as ``"repetition_penalty=1.1 > top_k=50 > min_p=0.05"``.
+
+        Raises:
+            ParameterError: the text has another form, or a value is not allowed.
+            UnknownNameError: no installed plugin has a name in it.
+        """
+        from decodekit.registry import registry  # not above: it knows drafters, and these know chains
+
+        return cls([registry().resolve("processors", spec) for spec in read_chain(text)])
+
     def bind(self, context: CallContext) -> "Chain":
-        """The chain for one call: bound to what the call knows, without those that change nothing."""
+        """The chain for one call: bound to what the call knows, without those that change nothing.
+
+        Raises:
+            ParameterError: one processor contradicts another, or what the call knows.
+        """
         bound = [processor.bind(context) for processor in self.processors]
-        return Chain([processor for processor in bound if not processor.is_neutral])
+        dropped = needless(bound)
+        kept = [processor for place, processor in enumerate(bound) if place not in dropped]
+        check_order(kept)
+        return Chain(kept)
+
+    def explain(self, vocab_size: int | None = None, rows: int = 1) -> Explanation:
+        """What each processor does, in which order, and what it looks at; print the result to read it.
+
+        Args:
+            vocab_size: measure the chain as well, on random logits of this width; left out, nothing runs.
+            rows: of how many rows.
+        """
+        context = CallContext(vocab_size=vocab_size) if vocab_size is not None else None
+        bound = self.processors if context is None else [item.bind(context) for item in self.processors]
+        return explain(bound, vocab_size, rows)
 
     @property
     def stateful(self) -> tuple[StatefulProcessor[Any], ...]:
@@ -48,30 +84,51 @@ class Chain:
 
     def apply(
         self, logits: Tensor, history: History, states: Sequence[tuple[Any, ...]]
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, list[list[Memory]]]:
         """Process logits [B, V]; ``states`` holds one tuple a row.
 
-        Returns:
-            The processed logits, in float32 or better, and the memory of each stateful processor.
-        """
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        outputs: list[Tensor] = []
-        for processor in self.processors:
-            if isinstance(processor, StatefulProcessor):
-                given = [state[len(outputs)] for state in states]
-                processed = processor.process(logits, history, given)
-                outputs.append(processor.memory(logits, processed))
-                logits = processed
-            else:
-                logits = processor(logits, history)
-        return logits, outputs
+        This is the definition of the chain, each processor over the whole vocabulary. `run` gives the same.
 
-    def advance(self, states: tuple[Any, ...], token: int, outputs: Iterable[Tensor]) -> tuple[Any, ...]:
-        """The states of one row after ``token``; ``outputs`` holds its row [V] of each stateful output."""
+        Returns:
+            The processed logits, in float32 or better, and what each stateful processor keeps of each row.
+        """
+        scores, memories = run(self.processors, [0] * len(self.processors), wide(logits), history, states)
+        return scores.dense, memories
+
+    def run(
+        self, logits: Tensor | Head, history: History, states: Sequence[tuple[Any, ...]]
+    ) -> tuple[Scores, list[list[Memory]]]:
+        """The same as `apply`, looking at no more of each row than its processors need.
+
+        A head of at least `reach` logits can be given in the place of all.
+        """
+        processors, reaches = self._steps
+        return run(processors, reaches, logits if isinstance(logits, Head) else wide(logits), history, states)
+
+    @property
+    def reach(self) -> int:
+        """How many of the largest logits the first processor is to be shown; 0 when it needs all."""
+        _, reaches = self._steps
+        return reaches[0] if reaches else 0
+
+    @cached_property
+    def _steps(self) -> tuple[list[Processor], list[int]]:
+        active = [
+            item for item in self.processors if isinstance(item, StatefulProcessor) or not item.is_neutral
+        ]
+        return active, openings(active)
+
+    def advance(self, states: tuple[Any, ...], token: int, memories: Iterable[Memory]) -> tuple[Any, ...]:
+        """The states of one row after ``token``; ``memories`` is what each stateful processor kept of it."""
         return tuple(
-            processor.advance(state, token, output)
-            for processor, state, output in zip(self.stateful, states, outputs, strict=True)
+            processor.advance(state, *memory.at(token))
+            for processor, state, memory in zip(self.stateful, states, memories, strict=True)
         )
 
     def __str__(self) -> str:
         return " > ".join(processor.describe() for processor in self.processors) or "none"
+
+
+def wide(logits: Tensor) -> Tensor:
+    """The logits in float32 or better."""
+    return logits if logits.dtype == torch.float64 else logits.float()

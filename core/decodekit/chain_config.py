@@ -1,5 +1,6 @@
 """The chain of a generation configuration, in transformers' order."""
 
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,13 +9,23 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from decodekit.chain import Chain
+from decodekit.chain_text import is_text, read_chain
 from decodekit.errors import ParameterError, UnknownNameError, UnsupportedArgumentError
 from decodekit.params import params_of, plain_type
 from decodekit.processor import Processor
 from decodekit.registry import registry
 from decodekit.wrapped import PrefixConstraint, WrappedProcessor
 
-__all__ = ["FIELDS", "Field", "check_lengths", "configured", "explicit", "per_row_values", "rows_of_chains"]
+__all__ = [
+    "FIELDS",
+    "Field",
+    "chain_of",
+    "check_lengths",
+    "configured",
+    "explicit",
+    "per_row_values",
+    "rows_of_chains",
+]
 
 
 @attrs.frozen
@@ -27,31 +38,33 @@ class Field:
             (transformers applies both where the field is a sampling one, a temperature twice.)
         off: the value that puts nothing there, beside None.
         sampling: only when tokens are drawn.
+        depth: the levels of lists that one value has; with one more there is a value for each prompt.
     """
 
     name: str
     theirs: str = ""
     off: tuple[Any, ...] = ()
     sampling: bool = False
+    depth: int = 0
 
 
 USER = Field("logits_processor")
 PREFIX = Field("prefix_allowed_tokens_fn", "PrefixConstrainedLogitsProcessor")
 FIELDS = (
-    Field("sequence_bias", "SequenceBiasLogitsProcessor"),
+    Field("sequence_bias", "SequenceBiasLogitsProcessor", depth=3),
     Field("encoder_repetition_penalty", "EncoderRepetitionPenaltyLogitsProcessor", (1,)),
     Field("repetition_penalty", "RepetitionPenaltyLogitsProcessor", (1,)),
     Field("no_repeat_ngram_size", "NoRepeatNGramLogitsProcessor", (0,)),
     Field("encoder_no_repeat_ngram_size", "EncoderNoRepeatNGramLogitsProcessor", (0,)),
-    Field("bad_words_ids", "NoBadWordsLogitsProcessor"),
+    Field("bad_words_ids", "NoBadWordsLogitsProcessor", depth=2),
     Field("min_new_tokens", "MinNewTokensLengthLogitsProcessor", (0,)),
     PREFIX,
     Field("forced_bos_token_id", "ForcedBOSTokenLogitsProcessor"),
-    Field("forced_eos_token_id", "ForcedEOSTokenLogitsProcessor"),
+    Field("forced_eos_token_id", "ForcedEOSTokenLogitsProcessor", depth=1),
     Field("remove_invalid_values", "InfNanRemoveLogitsProcessor", (False,)),
-    Field("exponential_decay_length_penalty", "ExponentialDecayLengthPenalty"),
-    Field("suppress_tokens", "SuppressTokensLogitsProcessor"),
-    Field("begin_suppress_tokens", "SuppressTokensAtBeginLogitsProcessor"),
+    Field("exponential_decay_length_penalty", "ExponentialDecayLengthPenalty", depth=1),
+    Field("suppress_tokens", "SuppressTokensLogitsProcessor", depth=1),
+    Field("begin_suppress_tokens", "SuppressTokensAtBeginLogitsProcessor", depth=1),
     USER,
     Field("temperature", "TemperatureLogitsWarper", (1,), sampling=True),
     Field("top_h", "TopHLogitsWarper", sampling=True),
@@ -64,12 +77,6 @@ FIELDS = (
     Field("watermarking_config"),
     Field("renormalize_logits", "LogitNormalization", (False,)),
 )
-PER_ROW = {
-    *("temperature", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
-    *("repetition_penalty", "min_new_tokens", "no_repeat_ngram_size"),
-}
-"""Fields that may have a value for each prompt."""
-
 Slot = Processor | Sequence[Processor | None]
 """One place of the chain: a processor of all prompts, or one (or none) for each."""
 
@@ -77,11 +84,38 @@ Slot = Processor | Sequence[Processor | None]
 def per_row_values(kwargs: dict[str, Any]) -> dict[str, list[Any]]:
     """Take the fields out of ``kwargs`` that have a value for each prompt: ``temperature=[0.2, 1.0]``."""
     rows: dict[str, list[Any]] = {}
-    for name in sorted(PER_ROW & kwargs.keys()):
-        value = kwargs[name]
-        if isinstance(value, (list, tuple)) or (isinstance(value, Tensor) and value.dim() == 1):
-            rows[name] = kwargs.pop(name).tolist() if isinstance(value, Tensor) else list(kwargs.pop(name))
+    for field in FIELDS:
+        if field in (USER, PREFIX) or field.name not in kwargs:
+            continue
+        values = _for_each(kwargs[field.name], field.depth)
+        if values is not None:
+            rows[field.name] = values
+            del kwargs[field.name]
     return rows
+
+
+def _for_each(value: Any, depth: int) -> list[Any] | None:
+    """The value of each prompt, when there are lists in more levels than the ``depth`` that one value has."""
+    value = value.tolist() if isinstance(value, Tensor) else value
+    if not isinstance(value, (list, tuple)):
+        return None
+    first = next((item for item in value if item is not None), None)
+    return list(value) if isinstance(first, Mapping) or _levels(value) > depth else None
+
+
+def _levels(value: Any) -> int:
+    """How many lists stand around the first plain value."""
+    if not isinstance(value, (list, tuple)):
+        return 0
+    return 1 + _levels(next((item for item in value if item is not None), None))
+
+
+def _depth(kind: Any) -> int:
+    """How many levels of lists a parameter of a type has: 0 for a number, 1 for a tuple of numbers."""
+    inner = plain_type(kind)
+    if typing.get_origin(inner) is not tuple:
+        return 0
+    return 1 + max(_depth(item) for item in typing.get_args(inner) if item is not Ellipsis)
 
 
 def check_lengths(rows: Mapping[str, Sequence[Any]], prompts: int) -> None:
@@ -167,33 +201,86 @@ def _make(field: Field, value: Any, least: int, config: GenerationConfig) -> Pro
     return made
 
 
-def explicit(specs: Sequence[Any], prompts: int) -> list[Slot]:
-    """The places of a chain that the caller spells out; number parameters may have one value a prompt."""
-    if isinstance(specs, (str, Processor, type)) or not isinstance(specs, Sequence):
-        specs = [specs]
-    return [_place(spec, prompts) for spec in specs]
+def explicit(specs: Any, prompts: int) -> list[Slot]:
+    """The places of a chain that the caller spells out; a parameter may have a value for each prompt.
+
+    ``specs`` is a chain, its text, one processor, or a sequence of processors; or a sequence with a chain
+    for each prompt: `Chain` objects, lists of processors, and None for no chain.
+    """
+    if isinstance(specs, (list, tuple)) and not _is_pair(specs) and any(map(_is_chain, specs)):
+        return _chain_of_each(specs, prompts)
+    return [_place(spec, prompts) for spec in _spelled_out(specs)]
+
+
+def _is_pair(spec: Any) -> bool:
+    return isinstance(spec, (tuple, list)) and len(spec) == 2 and isinstance(spec[1], Mapping)
+
+
+def _is_chain(item: Any) -> bool:
+    return item is None or isinstance(item, Chain) or (isinstance(item, (list, tuple)) and not _is_pair(item))
+
+
+def _spelled_out(specs: Any) -> list[Any]:
+    """The processors one by one."""
+    if isinstance(specs, Chain):
+        return list(specs.processors)
+    if is_text(specs):
+        return list(read_chain(specs))
+    if specs is None or isinstance(specs, (str, Processor, type)) or _is_pair(specs):
+        return [] if specs is None else [specs]
+    if not isinstance(specs, Sequence):
+        return [specs]
+    return [each for spec in specs for each in _spelled_out(spec)]
+
+
+def _chain_of_each(specs: Sequence[Any], prompts: int) -> list[Slot]:
+    other = next((item for item in specs if not (_is_chain(item) or is_text(item))), None)
+    if other is not None:
+        message = (
+            f"processors= holds chains, which are one a prompt, and {other!r} beside them: give a flat list "
+            "of processors for all prompts, or a chain for each prompt"
+        )
+        raise ParameterError(message)
+    check_lengths({"processors": specs}, prompts)
+    slots: list[Slot] = []
+    for prompt, chain in enumerate(specs):
+        for spec in _spelled_out(chain):
+            one = _place(spec, 1)
+            row: list[Processor | None] = [None] * prompts
+            row[prompt] = one[0] if isinstance(one, Sequence) else one
+            slots.append(row)
+    return slots
 
 
 def _place(spec: Any, prompts: int) -> Slot:
-    if not (isinstance(spec, (tuple, list)) and len(spec) == 2 and isinstance(spec[1], Mapping)):
+    if not _is_pair(spec):
         made: Processor = registry().resolve("processors", spec)
         return made
     name, values = spec
-    cls = registry().entry("processors", name).cls if isinstance(name, str) else name
-    infos = params_of(cls)
+    infos = params_of(registry().entry("processors", name).cls if isinstance(name, str) else name)
     rows = {
-        key: list(value)
+        key: each
         for key, value in values.items()
-        if isinstance(value, (list, tuple)) and key in infos and plain_type(infos[key].type) in (int, float)
+        if key in infos and (each := _for_each(value, _depth(infos[key].type))) is not None
     }
     if not rows:
         one: Processor = registry().resolve("processors", spec)
         return one
     check_lengths(rows, prompts)
-    return [
-        registry().resolve("processors", (name, {**values, **{key: rows[key][prompt] for key in rows}}))
-        for prompt in range(prompts)
-    ]
+    return [_for_prompt(name, values, {key: rows[key][prompt] for key in rows}) for prompt in range(prompts)]
+
+
+def _for_prompt(name: Any, values: Mapping[str, Any], own: Mapping[str, Any]) -> Processor | None:
+    """The processor of one prompt; none where one of its values is None."""
+    if any(value is None for value in own.values()):
+        return None
+    made: Processor = registry().resolve("processors", (name, {**values, **own}))
+    return made
+
+
+def chain_of(config: GenerationConfig) -> Chain:
+    """The chain that a generation configuration asks for, in transformers' order, where it draws tokens."""
+    return Chain([slot for slot in configured(config, {}, sampling=True) if isinstance(slot, Processor)])
 
 
 def rows_of_chains(slots: Sequence[Slot], prompts: int) -> tuple[list[Chain], list[int]]:

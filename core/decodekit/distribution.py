@@ -7,14 +7,22 @@ import attrs
 import torch
 from torch import Tensor
 
-from decodekit.chain import Chain
+from decodekit.chain import Chain, wide
 from decodekit.errors import EmptySupportError, NonFiniteLogitsError, PluginError
+from decodekit.head import Head
 from decodekit.history import History
 from decodekit.row import Row
+from decodekit.scores import Memory, Part, Scores
 
 __all__ = ["Distribution", "Drafts", "process"]
 
 Drafts = Sequence[Sequence[int]]
+
+
+def _columns(scores: Tensor | Sequence[Scores]) -> Sequence[Scores]:
+    if not isinstance(scores, Tensor):
+        return scores
+    return [Scores.of(column) for column in (scores.unbind(1) if scores.dim() == 3 else [scores])]
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -26,17 +34,27 @@ class Distribution:
 
     Attributes:
         logits: what the chain was given.
-        scores: the processed logits, float32 or better; -inf is a token of probability 0.
-        memories: for each row and column what each stateful processor returned, float [V].
+        columns: the processed logits of each column; made of a tensor in the shape of ``logits`` as well.
+        memories: for each row and column what each stateful processor kept.
         states: of [B, V], the states of each row's stateful processors there.
         offsets: of [B, V], how many hypothetical tokens stand before; none when empty.
     """
 
     logits: Tensor
-    scores: Tensor
-    memories: Sequence[Sequence[tuple[Tensor, ...]]] = ()
+    columns: Sequence[Scores] = attrs.field(converter=_columns)
+    memories: Sequence[Sequence[Sequence[Memory]]] = ()
     states: Sequence[tuple[object, ...]] = ()
     offsets: Sequence[int] = ()
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """The processed logits, in float32 or better; -inf is a token of probability 0.
+
+        Where a chain has cut the rows, all that was cut is filled in here, which costs more than `argmax`,
+        `logprobs_of` or a draw.
+        """
+        dense = [column.dense for column in self.columns]
+        return dense[0] if self.logits.dim() == 2 else torch.stack(dense, dim=1)
 
     @cached_property
     def logprobs(self) -> Tensor:
@@ -50,15 +68,16 @@ class Distribution:
 
     def argmax(self) -> Tensor:
         """The most probable token, int64 [B] or [B, K + 1]; ties go to the lowest index."""
-        return self.scores.argmax(-1)
+        tokens = [column.argmax() for column in self.columns]
+        return tokens[0] if self.logits.dim() == 2 else torch.stack(tokens, dim=1)
 
     def select(self, rows: Sequence[int] | Tensor) -> "Distribution":
         """The given rows, in that order; a row may be named more than once."""
-        index = torch.as_tensor(rows, dtype=torch.long, device=self.scores.device)
+        index = torch.as_tensor(rows, dtype=torch.long, device=self.logits.device)
         chosen = index.tolist()
         return Distribution(
             self.logits[index],
-            self.scores[index],
+            [column.select(chosen) for column in self.columns],
             [self.memories[row] for row in chosen] if self.memories else (),
             [self.states[row] for row in chosen] if self.states else (),
             [self.offsets[row] for row in chosen] if self.offsets else (),
@@ -69,32 +88,28 @@ class Distribution:
         """Distributions [B, V] after 0, 1, … tokens of the drafts as one [B, n, V]; of one column, itself."""
         if len(columns) == 1:
             return columns[0]
-        rows = range(len(columns[0].scores))
+        rows = range(len(columns[0].logits))
         kept = bool(columns[0].memories)
         return Distribution(
             torch.stack([column.logits for column in columns], dim=1),
-            torch.stack([column.scores for column in columns], dim=1),
+            [scores for column in columns for scores in column.columns],
             [[column.memories[row][0] for column in columns] for row in rows] if kept else (),
         )
 
     def column(self, row: int, column: int) -> tuple[Tensor, Tensor]:
         """Logits and scores [V] of one row after ``column`` tokens of its draft."""
-        if self.scores.dim() == 2:
-            return self.logits[row], self.scores[row]
-        return self.logits[row, column], self.scores[row, column]
+        logits = self.logits[row] if self.logits.dim() == 2 else self.logits[row, column]
+        return logits, self.columns[column].row(row)
 
     def logprobs_of(self, blocks: Drafts) -> list[list[float]]:
         """The log-probability of each token of each row's block, token ``j`` under column ``j``."""
-        scores = self.scores if self.scores.dim() == 3 else self.scores[:, None]
-        named = [
-            (row, column, token) for row, block in enumerate(blocks) for column, token in enumerate(block)
-        ]
-        rows, columns, tokens = (
-            torch.tensor(named, dtype=torch.long, device=scores.device).view(-1, 3).unbind(1)
-        )
-        picked = scores[rows, columns]
-        values = iter((picked.gather(1, tokens[:, None])[:, 0] - picked.logsumexp(-1)).tolist())
-        return [[next(values) for _ in block] for block in blocks]
+        values: list[list[float]] = [[] for _ in blocks]
+        for place in range(max(map(len, blocks), default=0)):
+            rows = [row for row, block in enumerate(blocks) if len(block) > place]
+            tokens = [blocks[row][place] for row in rows]
+            for row, value in zip(rows, self.columns[place].logprobs(rows, tokens), strict=True):
+                values[row].append(value)
+        return values
 
 
 def process(
@@ -125,7 +140,8 @@ def process(
     if logits.dim() == 2:
         return _process_end(chains, rows, history, logits, drafts or (), after)
     drafts = drafts or [()] * len(rows)
-    columns, memories_of = [], [[] for _ in rows]  # type: list[Tensor], list[list[tuple[Tensor, ...]]]
+    columns: list[Scores] = []
+    memories_of: list[list[list[Memory]]] = [[] for _ in rows]
     states = [row.states for row in rows]
     for column, hypothetical in enumerate(_hypotheses(history, drafts)):
         if column:
@@ -135,9 +151,7 @@ def process(
         columns.append(scores)
         for past, memory in zip(memories_of, memories, strict=True):
             past.append(memory)
-    return Distribution(
-        logits, torch.stack(columns, dim=1), memories_of if any(map(any, memories_of)) else ()
-    )
+    return Distribution(logits, columns, memories_of if any(map(any, memories_of)) else ())
 
 
 def _process_end(
@@ -167,7 +181,7 @@ def _process_end(
     scores, memories = _process_column(chains, rows, hypothetical, logits, states)
     _check_scores(chains, rows, scores)
     kept = [[memory] for memory in memories] if any(memories) else ()
-    return Distribution(logits, scores, kept, states, [len(draft) for draft in drafts])
+    return Distribution(logits, [scores], kept, states, [len(draft) for draft in drafts])
 
 
 def _hypotheses(history: History, drafts: Drafts) -> Iterator[History]:
@@ -183,33 +197,49 @@ def _process_column(
     history: History,
     logits: Tensor,
     states: list[tuple[object, ...]],
-) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+) -> tuple[Scores, list[list[Memory]]]:
     """Process logits [B, V]; rows of one chain go through it together."""
     groups: dict[int, list[int]] = {}
     for position, row in enumerate(rows):
         groups.setdefault(row.chain, []).append(position)
     if len(groups) == 1:
         (number,) = groups
-        scores, outputs = chains[number].apply(logits, history, states)
-        return scores, [tuple(output[row] for output in outputs) for row in range(len(rows))]
-    merged = logits.new_empty(logits.shape, dtype=torch.promote_types(logits.dtype, torch.float32))
-    memories: list[tuple[Tensor, ...]] = [()] * len(rows)
+        return chains[number].run(logits, history, states)
+    parts: list[Part] = []
+    memories: list[list[Memory]] = [[] for _ in rows]
+    heads = _heads(chains, groups, logits)
     for number, members in groups.items():
-        index = torch.tensor(members, device=logits.device)
-        scores, outputs = chains[number].apply(
-            logits[index], history.select(index), [states[i] for i in members]
+        own = heads[number] if number in heads else logits[members]
+        scores, kept = chains[number].run(
+            own, history.select(members), [states[member] for member in members]
         )
-        merged[index] = scores
-        for position, member in enumerate(members):
-            memories[member] = tuple(output[position] for output in outputs)
-    return merged, memories
+        parts += scores.renamed(members)
+        for member, memory in zip(members, kept, strict=True):
+            memories[member] = memory
+    return Scores.joined(parts, logits.shape[-1]), memories
+
+
+def _heads(chains: Sequence[Chain], groups: dict[int, list[int]], logits: Tensor) -> dict[int, Head]:
+    """For each chain that begins with the largest logits those of its rows, found for all rows at once."""
+    begin = {number: members for number, members in groups.items() if chains[number].reach}
+    if not begin:
+        return {}
+    places = [member for members in begin.values() for member in members]
+    index = torch.tensor(places, device=logits.device)
+    all_rows = places == list(range(len(logits)))
+    head = Head.of(wide(logits if all_rows else logits[index]), max(chains[number].reach for number in begin))
+    found, start = {}, 0
+    for number, members in begin.items():
+        found[number] = head.select(slice(start, start + len(members)))
+        start += len(members)
+    return found
 
 
 def _advance(
     chains: Sequence[Chain],
     rows: Sequence[Row],
     states: list[tuple[object, ...]],
-    memories: Sequence[Sequence[tuple[Tensor, ...]]],
+    memories: Sequence[Sequence[Sequence[Memory]]],
     drafts: Drafts,
     column: int,
 ) -> list[tuple[object, ...]]:
@@ -237,8 +267,8 @@ def _check_raw(chains: Sequence[Chain], rows: Sequence[Row], logits: Tensor) -> 
     raise NonFiniteLogitsError(message)
 
 
-def _check_scores(chains: Sequence[Chain], rows: Sequence[Row], scores: Tensor) -> None:
-    peak = scores.amax(-1)
+def _check_scores(chains: Sequence[Chain], rows: Sequence[Row], scores: Scores) -> None:
+    peak = scores.peaks()
     if bool(peak.isfinite().all()):
         return
     position = int((~peak.isfinite()).nonzero()[0])

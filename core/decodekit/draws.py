@@ -5,34 +5,36 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from decodekit.randomness import Noise, Purpose, race
+from decodekit.randomness import Noise, Purpose
 from decodekit.row import Row
+from decodekit.scores import Scores
 
 __all__ = ["draw", "positions"]
 
 
 def draw(
-    noise: Noise, rows: Sequence[Row], scores: Tensor, offset: int | Sequence[int], purpose: Purpose
+    noise: Noise, rows: Sequence[Row], scores: Scores, offset: int | Sequence[int], purpose: Purpose
 ) -> Tensor:
-    """A token of every row, int64 [B], from scores [B, V]; rows at temperature 0 take the argmax.
+    """A token of every row, int64 [B], from their scores; rows at temperature 0 take the argmax.
 
     Args:
         noise: of the call.
         rows: the B rows.
-        scores: unnormalised log-probabilities.
+        scores: unnormalised log-probabilities of the rows.
         offset: how many hypothetical tokens stand before, one number or one for each row.
         purpose: what the draws are for.
     """
     greedy = [row.greedy for row in rows]
     if all(greedy):
-        return scores.argmax(-1)
-    places = positions(rows, offset, scores.device)
+        return scores.argmax()
+    device = scores.parts[0].logits.device
+    places = positions(rows, offset, device)
     if purpose is Purpose.DRAFT:
         # A rule may judge a draft by tokens behind the one it rejects: the next draft needs new noise.
-        places = places + (positions(rows, 0, scores.device) << 32)
-    tokens = race(scores, noise.exponential(rows, places, scores.shape[-1], purpose))
+        places = places + (positions(rows, 0, device) << 32)
+    tokens = scores.draw(noise.field(rows, places, scores.vocab_size, purpose))
     if any(greedy):
-        tokens = torch.where(torch.tensor(greedy, device=tokens.device), scores.argmax(-1), tokens)
+        tokens = torch.where(torch.tensor(greedy, device=tokens.device), scores.argmax(), tokens)
     return tokens
 
 

@@ -34,7 +34,7 @@ def generate(
     custom_generate: Any = None,
     *,
     strategy: Any = None,
-    processors: Sequence[Any] | None = None,
+    processors: Any = None,
     seed: int | Sequence[int] | None = None,
     tokenizer: Any = None,
     **kwargs: Any,
@@ -42,9 +42,8 @@ def generate(
     """Decode text from a model of transformers, with parts that anyone can install.
 
     The positional arguments and every further keyword mean what they mean to ``model.generate`` and
-    have the same defaults. Some numbers may be lists with a value for each prompt: temperature,
-    top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff, top_h, repetition_penalty,
-    no_repeat_ngram_size, min_new_tokens. A temperature of 0 is greedy decoding.
+    have the same defaults. Every field that puts a processor into the chain may be a list with a value for
+    each prompt, such as ``temperature=[0.2, 1.0]``; None is none. A temperature of 0 is greedy decoding.
 
     Args:
         model: any model of transformers that generates tokens, quantized or not; it is left as it was. One
@@ -68,7 +67,8 @@ def generate(
         strategy: a name (see `decodekit.strategies`), a pair ``(name, {parameter: value})``, a class or
             an instance. Left out, the configuration decides as in transformers.
         processors: the whole chain in its order; each item a name, a pair ``(name, {parameter: value})``,
-            a class or an instance of `Processor`. Left out, the configuration decides.
+            a class or an instance of `Processor`. Or its text, ``"top_k=50 > min_p=0.05"``, a `Chain`, or
+            a list with a chain for each prompt. Left out, the configuration decides.
         seed: positional randomness: a prompt's tokens are a function of its seed alone, whatever it is
             batched with. A list has one a prompt. Left out, torch's global generator is consumed as
             transformers consumes it.

@@ -75,11 +75,10 @@ class Recorder:
             return
         for position, (row, block) in enumerate(zip(rows, blocks, strict=True)):
             for column in range(len(block)):
-                logits, scores = dist.column(position, column)
-                if keep.logits:
-                    row.logits.append(logits)
-                if keep.scores:
-                    row.scores.append(scores)
+                if keep.logits or keep.scores:
+                    logits, scores = dist.column(position, column)
+                    row.logits += [logits] if keep.logits else []
+                    row.scores += [scores] if keep.scores else []
                 if keep.traces:
                     row.traces.append(self._trace(row, position, column))
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from decodekit.history import History, shift_right
+from decodekit.index import RowIndex, View
 
 __all__ = ["Ledger"]
 
@@ -25,14 +26,18 @@ class Ledger:
         self._pads = start.pads.to(device)
         self._prompt_lengths = start.prompt_lengths.to(device)
         self._pad = pad
+        self._rows = [RowIndex(prompt, len(prompt)) for prompt in prompts]
 
     @property
     def history(self) -> History:
         """The tokens as they stand."""
-        return History(self._tokens[:, : self._width], self._pads, self._prompt_lengths)
+        views = [View(row, len(row.tokens)) for row in self._rows]
+        return History(self._tokens[:, : self._width], self._pads, self._prompt_lengths, views=views)
 
     def append(self, blocks: Sequence[Sequence[int]]) -> None:
         """Add the block of each row; blocks may be ragged or empty."""
+        for row, block in zip(self._rows, blocks, strict=True):
+            row.append(block)
         count = max(map(len, blocks), default=0)
         if self._width + count > self._tokens.shape[1]:
             grown = self._tokens.new_empty(len(blocks), 2 * (self._width + count))
@@ -56,6 +61,12 @@ class Ledger:
         index = self._tensor(list(rows))
         self._tokens = self._tokens[index]
         self._pads, self._prompt_lengths = self._pads[index], self._prompt_lengths[index]
+        taken: set[int] = set()
+        chosen = []
+        for row in rows:
+            chosen.append(self._rows[row].fork() if row in taken else self._rows[row])
+            taken.add(row)
+        self._rows = chosen
 
     def _tensor(self, values: object) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._tokens.device)

@@ -5,8 +5,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 import attrs
 from torch import Tensor
 
+from decodekit.head import WIDTH, Cut, Head
 from decodekit.history import History
 from decodekit.params import params_of
+from decodekit.place import Place
 
 __all__ = ["API_VERSION", "CallContext", "Laws", "Processor", "StatefulProcessor"]
 
@@ -81,6 +83,7 @@ class Processor:
     NAME: ClassVar[str] = ""
     API_VERSION: ClassVar[int] = API_VERSION
     LAWS: ClassVar[Laws] = Laws()
+    PLACE: ClassVar[Place] = Place()
     CLEANS: ClassVar[bool] = False
     """Whether it takes NaN and infinities out of the logits; without such a one they are an error."""
 
@@ -103,6 +106,19 @@ class Processor:
         Called once, before the first forward pass; raise here when something is missing.
         """
         return self
+
+    @property
+    def reach(self) -> int:
+        """How many of the largest logits `cut` looks at first."""
+        return WIDTH
+
+    def cut(self, head: Head) -> Cut | None:
+        """The short form of a truncation: where it cuts, told from the largest logits of each row.
+
+        ``__call__`` stays the definition, and the kit compares the two. It is asked for the rows of which
+        the cut is not clear, and for all when this returns None.
+        """
+        return None
 
     @property
     def is_neutral(self) -> bool:
@@ -132,7 +148,7 @@ class Processor:
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 class StatefulProcessor(Processor, Generic[State]):

@@ -11,12 +11,14 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import attrs
 import torch
 from torch import Tensor
 
 from decodekit.errors import ParameterError
+from decodekit.mersenne import Words, knows_torch
 
-__all__ = ["GlobalNoise", "Noise", "Purpose", "SeededNoise", "Stream", "prompt_seeds", "race"]
+__all__ = ["Field", "GlobalNoise", "Noise", "Purpose", "SeededNoise", "Stream", "prompt_seeds", "race"]
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, the odd constant of splitmix64, as a signed int64
 _MIX_A = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -62,8 +64,24 @@ class Stream(Protocol):
     slot: int
 
 
+class Field(Protocol):
+    """The noise of one draw of B rows: Exp(1) for each token, computed where it is looked at."""
+
+    def dense(self) -> Tensor:
+        """The noise of every token, [B, V]."""
+        ...
+
+    def at(self, rows: Sequence[int], ids: Tensor) -> Tensor:
+        """The noise of the tokens int64 [b, C] of some of the rows, [b, C]; that of the id V is any."""
+        ...
+
+
 class Noise(Protocol):
     """Where the noise of a call comes from; one implementation is chosen a call."""
+
+    def field(self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose) -> Field:
+        """The Exp(1) noise of one draw; see `exponential`."""
+        ...
 
     def exponential(
         self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose
@@ -89,17 +107,38 @@ class SeededNoise:
         key = _absorb(_mix(names[:, 0]), names[:, 1])
         return _absorb(_absorb(key, positions), int(purpose))
 
+    def field(
+        self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose
+    ) -> "_SeededField":
+        """The Exp(1) noise of one draw, float64."""
+        return _SeededField(self._bits(rows, positions, purpose), vocab_size)
+
     def exponential(
         self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose
     ) -> Tensor:
         """Exp(1) noise, float64 [B, V]."""
-        bits = self._bits(rows, positions, purpose)[:, None]
-        tokens = torch.arange(vocab_size, device=bits.device)
-        return -torch.log(_to_uniform(_absorb(bits, tokens)))
+        return self.field(rows, positions, vocab_size, purpose).dense()
 
     def uniform(self, rows: Sequence[Stream], positions: Tensor, purpose: Purpose) -> Tensor:
         """Uniform noise, float64 [B]."""
         return _to_uniform(self._bits(rows, positions, purpose))
+
+
+@attrs.frozen(eq=False)
+class _SeededField:
+    """Noise that is a function of the bits [B] of each row and position, and of the token."""
+
+    bits: Tensor
+    vocab_size: int
+
+    def dense(self) -> Tensor:
+        return self._of(self.bits[:, None], torch.arange(self.vocab_size, device=self.bits.device))
+
+    def at(self, rows: Sequence[int], ids: Tensor) -> Tensor:
+        return self._of(self.bits[list(rows), None], ids)
+
+    def _of(self, bits: Tensor, tokens: Tensor) -> Tensor:
+        return -torch.log(_to_uniform(_absorb(bits, tokens)))
 
 
 class GlobalNoise:
@@ -113,38 +152,67 @@ class GlobalNoise:
         """Remember the size of the batch as it started."""
         self._slots = slots
 
-    def _pick(self, rows: Sequence[Stream], noise: Tensor) -> Tensor:
-        slots = [row.slot for row in rows]
-        return noise if slots == list(range(len(noise))) else noise[torch.tensor(slots, device=noise.device)]
+    def field(
+        self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose
+    ) -> "_GlobalField":
+        """The Exp(1) noise of one draw, float32."""
+        slots = torch.tensor([row.slot for row in rows], dtype=torch.long)
+        return _GlobalField(slots, (self._size(rows), vocab_size), positions.device)
 
     def exponential(
         self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose
     ) -> Tensor:
         """Exp(1) noise, float32 [B, V]."""
-        return self._pick(
-            rows, torch.empty(self._size(rows), vocab_size, device=positions.device).exponential_(1)
-        )
+        return self.field(rows, positions, vocab_size, purpose).dense()
 
     def uniform(self, rows: Sequence[Stream], positions: Tensor, purpose: Purpose) -> Tensor:
         """Uniform noise, float64 [B]."""
         noise = torch.rand(self._size(rows), device=positions.device, dtype=torch.float64)
-        return self._pick(rows, noise.clamp_min_(2.0**-54))
+        slots = torch.tensor([row.slot for row in rows], device=noise.device)
+        return noise.clamp_min_(2.0**-54)[slots]
 
     def _size(self, rows: Sequence[Stream]) -> int:
         return max(self._slots, max(row.slot for row in rows) + 1)
 
 
-def race(scores: Tensor, noise: Tensor) -> Tensor:
+class _GlobalField:
+    """Noise that the global generator gives out once for all slots, at the first look."""
+
+    def __init__(self, slots: Tensor, size: tuple[int, int], device: torch.device) -> None:
+        self._slots, self._size, self._device = slots, size, device
+        self._all: Tensor | None = None
+        self._words: Words | None = None
+
+    def dense(self) -> Tensor:
+        """All of it; to be asked for before single values, if at all."""
+        if self._all is None:
+            self._all = torch.empty(self._size, device=self._device).exponential_(1)
+        in_order = self._slots.tolist() == list(range(self._size[0]))
+        return self._all if in_order else self._all[self._slots.to(self._device)]
+
+    def at(self, rows: Sequence[int], ids: Tensor) -> Tensor:
+        ids = ids.clamp(max=self._size[1] - 1)
+        slots = self._slots[list(rows)].to(ids.device)[:, None]
+        if self._all is None and ids.is_cpu and knows_torch():
+            self._words = self._words or Words(self._size[0] * self._size[1])
+            return self._words.exponential(slots * self._size[1] + ids)
+        self.dense()
+        assert self._all is not None
+        return self._all[slots, ids]
+
+
+def race(scores: Tensor, noise: Tensor, p: Tensor | None = None) -> Tensor:
     """Draw one token a row by the race of exponentials; a token of probability 0 never wins.
 
     Args:
         scores: [B, V], unnormalised log-probabilities; -inf is probability 0.
         noise: Exp(1) noise [B, V].
+        p: the probabilities [B, V], when they are known already.
 
     Returns:
         int64 [B]; ties go to the lowest index.
     """
-    ratio = scores.softmax(-1) / noise.to(scores.device)
+    ratio = (scores.softmax(-1) if p is None else p) / noise.to(scores.device)
     return ratio.masked_fill(scores == -math.inf, -1.0).argmax(-1)
 
 

@@ -67,7 +67,7 @@ def stream(
     prompt: Prompt,
     *,
     strategy: Any = None,
-    processors: Sequence[Any] | None = None,
+    processors: Any = None,
     seed: int | Sequence[int] | None = None,
     skip_special_tokens: bool = True,
     **kwargs: Any,

@@ -4,7 +4,7 @@ import torch
 from decodekit import History
 from torch import Tensor
 
-__all__ = ["generated_counts", "log_probabilities", "possible", "probabilities", "wide"]
+__all__ = ["columns", "generated_counts", "log_probabilities", "lowered", "possible", "probabilities", "wide"]
 
 
 def wide(logits: Tensor) -> torch.dtype:
@@ -27,10 +27,21 @@ def possible(logits: Tensor) -> Tensor:
     return logits != -torch.inf
 
 
+def columns(ids: Tensor, vocab_size: int) -> Tensor:
+    """The ids [B, D], with those that name no logit (what fills up, or beyond the vocabulary) as V."""
+    return ids.masked_fill((ids < 0) | (ids >= vocab_size), vocab_size)
+
+
 def generated_counts(logits: Tensor, history: History) -> Tensor:
     """How often each token was generated: [B, V] in float32 or better; the prompt doesn't count."""
-    # What is not counted, and ids beyond the logits, fall into one more column that is cut off again.
+    ids, counts = history.generated_counts()
     vocab_size = logits.shape[-1]
-    ids = torch.where(history.generated_mask, history.tokens.clamp(max=vocab_size), vocab_size)
-    counts = torch.zeros(len(logits), vocab_size + 1, dtype=wide(logits), device=logits.device)
-    return counts.scatter_add_(1, ids, torch.ones_like(ids, dtype=counts.dtype))[:, :vocab_size]
+    every = torch.zeros(len(logits), vocab_size + 1, dtype=wide(logits), device=logits.device)
+    return every.scatter_add_(1, columns(ids, vocab_size), counts.to(every.dtype))[:, :vocab_size]
+
+
+def lowered(logits: Tensor, ids: Tensor, by: Tensor) -> Tensor:
+    """The logits [B, V] less ``by`` [B, D] at the ids [B, D], each once; below 0 they name none."""
+    more = torch.nn.functional.pad(logits.to(wide(logits)), (0, 1))
+    ids = columns(ids, logits.shape[-1])
+    return more.scatter_add_(1, ids, -by)[:, : logits.shape[-1]].to(logits.dtype)

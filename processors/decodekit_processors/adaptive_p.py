@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, StatefulProcessor, param
+from decodekit import History, Laws, Phase, Place, Scope, StatefulProcessor, param
 from torch import Tensor
 
 from decodekit_processors._common import log_probabilities, possible, probabilities
@@ -31,6 +31,7 @@ class AdaptiveP(StatefulProcessor[float]):
 
     NAME: ClassVar[str] = "adaptive_p"
     LAWS: ClassVar[Laws] = Laws(shift_invariant=True, permutation_equivariant=True, upper_set=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.SHAPE, scope=Scope.SUPPORT, last=True, rival="surprise")
 
     target: float = param(
         0.5, range="[0, 1]", help="The probability to aim at; leave the processor out for off."

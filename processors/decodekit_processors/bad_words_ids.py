@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import CallContext, History, Laws, ParameterError, Processor, param
+from decodekit import CallContext, History, Laws, ParameterError, Phase, Place, Processor, param
 from torch import Tensor
 
 from decodekit_processors._sequences import Endings, bias_of, endings
@@ -34,6 +34,7 @@ class BadWordsIds(Processor):
         commutes_with_temperature=True,
         may_empty=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.MASK)
 
     bad_words_ids: tuple[tuple[int, ...], ...] = param(
         help="Lists of token ids, e.g. [[10, 45], [7]]; of a word with and without a space in front of it."

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
 from decodekit_processors._token_ids import check_ids, forbid
@@ -34,6 +34,7 @@ class BeginSuppressTokens(Processor):
         commutes_with_temperature=True,
         may_empty=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.MASK)
 
     begin_suppress_tokens: tuple[int, ...] = param(help="The ids that may not come first, e.g. [7, 11].")
     forced_bos_token_id: int | None = param(

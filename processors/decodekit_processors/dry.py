@@ -1,18 +1,21 @@
 """DRY (don't repeat yourself): what would continue a repetition loses, the longer the more."""
 
-from collections.abc import Iterator
+import math
 from typing import ClassVar
 
 import attrs
-from decodekit import CallContext, History, Laws, ParameterError, Processor, param
+import torch
+from decodekit import CallContext, History, Laws, ParameterError, Phase, Place, Processor, param
 from torch import Tensor
 
-from decodekit_processors._common import wide
+from decodekit_processors._common import lowered, wide
 
 __all__ = ["DRY"]
 
 _LARGEST = 1e6
 """No penalty is larger, so that a long repetition doesn't overflow; it is out of reach for any logit."""
+_LONGEST = 1e6
+"""No match is longer, when the base is so near to 1 that the penalty hardly grows."""
 
 
 @attrs.frozen
@@ -24,8 +27,8 @@ class DRY(Processor):
     that the tokenizer makes of it alone: a newline that is part of a longer token breaks nothing.
     The whole text is looked at, as in the first version; llama.cpp's default window is 64.
 
-    Source: p-e-w (2024), text-generation-webui, pull request 5677; cost linear in the history, by the
-        Z-algorithm, as in llama.cpp, pull request 9702.
+    Source: p-e-w (2024), text-generation-webui, pull request 5677. During a call the matches come from a
+        suffix automaton of the row, whatever its length; llama.cpp walks over all of it.
     Range: multiplier in [0, inf), in logits, 0 changes nothing; base in [1, inf); allowed_length in [1, inf)
         and window in [0, inf), in tokens, window 0 is all; breakers are texts, breaker_ids sequences of ids.
     Shape: logits [B, V] -> [B, V].
@@ -37,6 +40,7 @@ class DRY(Processor):
 
     NAME: ClassVar[str] = "dry"
     LAWS: ClassVar[Laws] = Laws(shift_invariant=True, permutation_equivariant=True, upper_set=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.PENALTY)
 
     multiplier: float = param(
         0.8, range="[0, inf)", neutral=0.0, help="The penalty of the shortest match that counts; 0 is off."
@@ -72,25 +76,35 @@ class DRY(Processor):
         """Return the logits, less the penalties of what would continue a repetition."""
         if self.multiplier == 0:
             return logits
-        lengths = logits.new_zeros(logits.shape, dtype=wide(logits))
-        for row in range(len(history)):
-            recent = history.row(row)[-self.window :]  # with window 0 that is all
-            found = self._matches(recent, logits.shape[-1])
-            lengths[row, list(found)] = lengths.new_tensor(list(found.values()))
-        beyond = lengths - self.allowed_length
-        penalties = (self.multiplier * self.base**beyond).clamp(max=_LARGEST) * (beyond >= 0)
-        return (logits - penalties).to(logits.dtype)
+        found = [self._matches(history, row, logits.shape[-1]) for row in range(len(history))]
+        width = max(map(len, found))
+        ids = [[*row, *[-1] * (width - len(row))] for row in found]
+        lengths = [[*row.values(), *[0] * (width - len(row))] for row in found]
+        beyond = torch.tensor(lengths, dtype=wide(logits)).to(logits.device) - self.allowed_length
+        penalties = (self.multiplier * self.base**beyond).clamp(max=_LARGEST)
+        return lowered(logits, torch.tensor(ids, dtype=torch.long).to(logits.device), penalties)
 
-    def _matches(self, tokens: list[int], vocab_size: int) -> dict[int, int]:
+    def _matches(self, history: History, row: int, vocab_size: int) -> dict[int, int]:
         """For each token the length of the longest match that it would continue."""
-        longest = self._since_breaker(tokens)
+        found = history.repeats(row, least=self.allowed_length, most=self._most, window=self.window)
+        before = self._most + max(map(len, self._sequences), default=0)
+        longest = self._since_breaker(history.recent(row, self.window or before))
+        if longest < self.allowed_length:
+            return {}
         single = {sequence[0] for sequence in self._sequences if len(sequence) == 1}
-        backwards, found = tokens[::-1], dict[int, int]()
-        for start, length in _overlaps(backwards):
-            token = backwards[start - 1]
-            if token < vocab_size and token not in single:
-                found[token] = max(found.get(token, 0), min(length, longest))
-        return found
+        return {
+            token: min(length, longest)
+            for token, length in found.items()
+            if token < vocab_size and token not in single
+        }
+
+    @property
+    def _most(self) -> int:
+        """The length from which on a match has the largest penalty."""
+        if self.base == 1 or self.multiplier == 0:
+            return self.allowed_length
+        beyond = math.log(_LARGEST / self.multiplier) / math.log(self.base)
+        return self.allowed_length + max(0, math.ceil(min(beyond, _LONGEST))) + 1
 
     def _since_breaker(self, tokens: list[int]) -> int:
         """How many tokens follow the last breaker; all of them when there is none."""
@@ -101,16 +115,3 @@ class DRY(Processor):
                 if start >= 0 and tokens[end - 1] == sequence[-1] and tuple(tokens[start:end]) == sequence:
                     return count
         return len(tokens)
-
-
-def _overlaps(tokens: list[int]) -> Iterator[tuple[int, int]]:
-    """Each start from 1 on, and how many tokens agree there with those from 0 on (the Z-algorithm)."""
-    lengths, left, right = [0] * len(tokens), 0, 0
-    for start in range(1, len(tokens)):
-        length = max(0, min(right - start, lengths[start - left]))
-        while start + length < len(tokens) and tokens[length] == tokens[start + length]:
-            length += 1
-        if start + length > right:
-            left, right = start, start + length
-        lengths[start] = length
-        yield start, length

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 from decodekit_processors._common import possible, probabilities
@@ -36,6 +36,7 @@ class DynamicTemperature(Processor):
         keeps_order=True,
         upper_set=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TEMPERATURE, scope=Scope.SUPPORT)
 
     low: float = param(
         0.5, range="[0.001, inf)", neutral=1.0, help="The temperature of a row that is certain of one token."

@@ -3,10 +3,10 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
-from decodekit_processors._ngrams import forbid_repeats
+from decodekit_processors._ngrams import forbid_all
 
 __all__ = ["EncoderNoRepeatNgramSize"]
 
@@ -33,6 +33,7 @@ class EncoderNoRepeatNgramSize(Processor):
         commutes_with_temperature=True,
         may_empty=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.MASK)
 
     encoder_no_repeat_ngram_size: int = param(
         0,
@@ -45,5 +46,4 @@ class EncoderNoRepeatNgramSize(Processor):
         """Return the logits with -inf for the tokens that would repeat an n-gram of the prompt."""
         if self.encoder_no_repeat_ngram_size == 0:
             return logits
-        prompt = history.mask & ~history.generated_mask
-        return forbid_repeats(logits, history, self.encoder_no_repeat_ngram_size, prompt)
+        return forbid_all(logits, history.followers(self.encoder_no_repeat_ngram_size, prompt=True))

@@ -4,8 +4,10 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
+
+from decodekit_processors._common import columns
 
 __all__ = ["EncoderRepetitionPenalty"]
 
@@ -27,6 +29,7 @@ class EncoderRepetitionPenalty(Processor):
 
     NAME: ClassVar[str] = "encoder_repetition_penalty"
     LAWS: ClassVar[Laws] = Laws(permutation_equivariant=True, upper_set=True, commutes_with_temperature=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.PENALTY)
 
     encoder_repetition_penalty: float = param(
         1.0, range="(0, inf)", neutral=1.0, help="θ; 1 is none, above 1 favours the words of the prompt."
@@ -36,8 +39,7 @@ class EncoderRepetitionPenalty(Processor):
         """Return the logits with those of the prompt's tokens rewarded."""
         # What is no prompt, and ids beyond the logits, fall into one more column that is cut off again.
         vocab_size = logits.shape[-1]
-        prompt = history.mask & ~history.generated_mask
-        ids = torch.where(prompt, history.tokens.clamp(max=vocab_size), vocab_size)
+        ids = columns(history.prompt_ids(), vocab_size)
         wide = torch.nn.functional.pad(logits, (0, 1))
         seen = wide.gather(1, ids)
         rewarded = torch.where(

@@ -1,9 +1,10 @@
 """Epsilon sampling: a floor under the probabilities."""
 
+import math
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import Cut, Head, History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 from decodekit_processors._common import probabilities
@@ -34,6 +35,7 @@ class EpsilonCutoff(Processor):
         idempotent=True,
         nested="-epsilon_cutoff",
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
     epsilon_cutoff: float = param(
         3e-4, range="[0, 1)", neutral=0.0, help="ε, the smallest probability that stays; 0 keeps all."
@@ -47,3 +49,7 @@ class EpsilonCutoff(Processor):
         p = probabilities(logits)
         always = logits.topk(min(self.min_tokens_to_keep, logits.shape[-1]), dim=-1).values[:, -1:]
         return logits.masked_fill((p < self.epsilon_cutoff) & (logits < always), float("-inf"))
+
+    def cut(self, head: Head) -> Cut:
+        """Where it cuts, told from the largest logits."""
+        return head.near(math.log(self.epsilon_cutoff) + head.log_total, self.min_tokens_to_keep)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import Cut, Head, History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 from decodekit_processors._common import log_probabilities
@@ -36,6 +36,7 @@ class EtaCutoff(Processor):
         upper_set=True,
         nested="-eta_cutoff",
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
     eta_cutoff: float = param(
         3e-4, range="[0, 1)", neutral=0.0, help="ε, the highest that the floor may be; 0 keeps all."
@@ -52,3 +53,9 @@ class EtaCutoff(Processor):
         eta = (math.sqrt(self.eta_cutoff) * torch.exp(-entropy)).clamp(max=self.eta_cutoff)
         always = logits.topk(min(self.min_tokens_to_keep, logits.shape[-1]), dim=-1).values[:, -1:]
         return logits.masked_fill((p < eta) & (logits < always), float("-inf"))
+
+    def cut(self, head: Head) -> Cut:
+        """Where it cuts, told from the largest logits."""
+        ε = self.eta_cutoff
+        log_eta = (math.log(ε) / 2 - head.entropy).clamp(max=math.log(ε))
+        return head.near(log_eta + head.log_total, self.min_tokens_to_keep)

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import CallContext, History, Laws, ParameterError, Processor, param
+from decodekit import CallContext, History, Laws, ParameterError, Phase, Place, Processor, param
 from torch import Tensor
 
 __all__ = ["ExponentialDecayLengthPenalty"]
@@ -25,6 +25,7 @@ class ExponentialDecayLengthPenalty(Processor):
 
     NAME: ClassVar[str] = "exponential_decay_length_penalty"
     LAWS: ClassVar[Laws] = Laws(permutation_equivariant=True, upper_set=True, commutes_with_temperature=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.BIAS)
 
     exponential_decay_length_penalty: tuple[int, float] = param(
         help="(s, f): the number of tokens before it starts, and the factor, e.g. [50, 1.05]."

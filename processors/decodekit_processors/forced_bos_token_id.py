@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import CallContext, History, Laws, Processor, param
+from decodekit import CallContext, History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
 from decodekit_processors._token_ids import check_ids, force
@@ -32,6 +32,7 @@ class ForcedBosTokenId(Processor):
         commutes_with_temperature=True,
         may_revive=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.MASK)
 
     forced_bos_token_id: int = param(help="The token that is forced; in [0, V).")
 

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import CallContext, History, Laws, ParameterError, Processor, param
+from decodekit import CallContext, History, Laws, ParameterError, Phase, Place, Processor, param
 from torch import Tensor
 
 from decodekit_processors._token_ids import check_ids, force
@@ -27,6 +27,7 @@ class ForcedEosTokenId(Processor):
     LAWS: ClassVar[Laws] = Laws(
         shift_invariant=True, idempotent=True, commutes_with_temperature=True, may_revive=True
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.MASK)
 
     forced_eos_token_id: tuple[int, ...] = param(help="The token that is forced, or several; less than V.")
     _max_new_tokens: int | None = None

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
 from decodekit_processors._common import generated_counts
@@ -26,6 +26,7 @@ class FrequencyPenalty(Processor):
 
     NAME: ClassVar[str] = "frequency_penalty"
     LAWS: ClassVar[Laws] = Laws(shift_invariant=True, permutation_equivariant=True, upper_set=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.PENALTY)
 
     frequency_penalty: float = param(
         0.0, range="[-2, 2]", neutral=0.0, help="α, what each occurrence costs; 0 is none."

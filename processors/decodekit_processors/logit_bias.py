@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import CallContext, History, Laws, ParameterError, Processor, param
+from decodekit import CallContext, History, Laws, ParameterError, Phase, Place, Processor, param
 from torch import Tensor
 
 from decodekit_processors._common import wide
@@ -29,6 +29,7 @@ class LogitBias(Processor):
 
     NAME: ClassVar[str] = "logit_bias"
     LAWS: ClassVar[Laws] = Laws(shift_invariant=True, upper_set=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.BIAS)
 
     logit_bias: tuple[tuple[int, float], ...] = param(
         (), neutral=(), help="A bias in [-100, 100] for each token id, e.g. {42: -100}."

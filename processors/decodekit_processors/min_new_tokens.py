@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import CallContext, History, Laws, Processor, param
+from decodekit import CallContext, History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
 __all__ = ["MinNewTokens"]
@@ -31,6 +31,7 @@ class MinNewTokens(Processor):
         nested="-min_new_tokens",
         may_empty=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.MASK)
 
     min_new_tokens: int = param(
         0, range="[0, inf)", neutral=0, help="The number of generated tokens before the end is allowed."

@@ -1,10 +1,11 @@
 """Min-p: a floor under the probabilities, in proportion to the largest."""
 
+import math
 from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import Cut, Head, History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 __all__ = ["MinP"]
@@ -32,6 +33,7 @@ class MinP(Processor):
         idempotent=True,
         nested="-min_p",
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
     min_p: float = param(
         0.05, range="[0, 1]", neutral=0.0, help="The smallest p_i / max(p) that stays; 0 keeps all."
@@ -49,3 +51,7 @@ class MinP(Processor):
             always = logits.topk(min(self.min_tokens_to_keep, logits.shape[-1]), dim=-1).indices
             dropped = dropped.scatter(-1, always, False)
         return logits.masked_fill(dropped, float("-inf"))
+
+    def cut(self, head: Head) -> Cut:
+        """Where it cuts, told from the largest logits."""
+        return head.near(head.largest + math.log(self.min_p), self.min_tokens_to_keep)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws
+from decodekit import History, Laws, Phase, Place, Scope
 from torch import Tensor
 
 from decodekit_processors._common import possible, wide
@@ -42,6 +42,7 @@ class MirostatV1(Mirostat):
         keeps_ratios=True,
         upper_set=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT, rival="surprise")
 
     def process(self, logits: Tensor, history: History, states: list[float]) -> Tensor:
         """Return the logits with -inf below the k-th largest of each row."""

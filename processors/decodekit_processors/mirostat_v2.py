@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws
+from decodekit import History, Laws, Phase, Place, Scope
 from torch import Tensor
 
 from decodekit_processors._common import log_probabilities
@@ -38,6 +38,7 @@ class MirostatV2(Mirostat):
         upper_set=True,
         idempotent=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT, rival="surprise")
 
     def process(self, logits: Tensor, history: History, states: list[float]) -> Tensor:
         """Return the logits with -inf where a token is too surprising."""

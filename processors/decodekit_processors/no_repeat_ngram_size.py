@@ -3,10 +3,10 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
-from decodekit_processors._ngrams import forbid_repeats
+from decodekit_processors._ngrams import forbid_all
 
 __all__ = ["NoRepeatNgramSize"]
 
@@ -33,6 +33,7 @@ class NoRepeatNgramSize(Processor):
         commutes_with_temperature=True,
         may_empty=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.MASK)
 
     no_repeat_ngram_size: int = param(
         0, range="[0, inf)", neutral=0, help="n, how many tokens may not come again; 0 allows all."
@@ -42,4 +43,4 @@ class NoRepeatNgramSize(Processor):
         """Return the logits with -inf for the tokens that would repeat an n-gram."""
         if self.no_repeat_ngram_size == 0:
             return logits
-        return forbid_repeats(logits, history, self.no_repeat_ngram_size, history.mask)
+        return forbid_all(logits, history.followers(self.no_repeat_ngram_size))

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import Cut, Head, History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 from decodekit_processors._common import possible, probabilities
@@ -35,6 +35,7 @@ class PLess(Processor):
         keeps_ratios=True,
         upper_set=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
     norm: bool = param(False, help="Whether the floor is normalised by the number of possible tokens.")
 
@@ -48,3 +49,11 @@ class PLess(Processor):
         # Rounding may lift the floor of a uniform row above its only probability.
         floor = torch.minimum(floor, p.amax(dim=-1, keepdim=True))
         return logits.masked_fill(p < floor, float("-inf"))
+
+    def cut(self, head: Head) -> Cut:
+        """Where it cuts, told from the largest logits."""
+        floor = (2 * head.whole).logsumexp(dim=-1, keepdim=True) - 2 * head.log_total
+        if self.norm:
+            count = possible(head.whole).sum(dim=-1, keepdim=True)
+            floor = ((count * floor.exp() - 1) / (count - 1).clamp(min=1)).log()
+        return head.near(floor + head.log_total)

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 from decodekit_processors._common import possible, wide
@@ -34,6 +34,7 @@ class Quadratic(Processor):
         keeps_order=True,
         upper_set=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.SHAPE, scope=Scope.HEAD)
 
     smoothing_factor: float = param(
         0.3, range="[0, inf)", neutral=0.0, help="f, how steeply the distance counts; 0 is off."

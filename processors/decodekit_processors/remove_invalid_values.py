@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
 __all__ = ["RemoveInvalidValues"]
@@ -36,6 +36,7 @@ class RemoveInvalidValues(Processor):
         idempotent=True,
         may_revive=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.CLEAN)
 
     remove_invalid_values: bool = param(True, neutral=False, help="Whether to remove them.")
 

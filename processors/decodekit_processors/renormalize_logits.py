@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 from decodekit_processors._common import log_probabilities
@@ -33,6 +33,7 @@ class RenormalizeLogits(Processor):
         idempotent=True,
         commutes_with_temperature=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.NORMALIZE, scope=Scope.SUPPORT)
 
     renormalize_logits: bool = param(True, neutral=False, help="Whether to normalise.")
 

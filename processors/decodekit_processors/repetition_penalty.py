@@ -4,8 +4,10 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
+
+from decodekit_processors._common import columns
 
 __all__ = ["RepetitionPenalty"]
 
@@ -26,6 +28,7 @@ class RepetitionPenalty(Processor):
 
     NAME: ClassVar[str] = "repetition_penalty"
     LAWS: ClassVar[Laws] = Laws(permutation_equivariant=True, upper_set=True, commutes_with_temperature=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.PENALTY)
 
     repetition_penalty: float = param(
         1.0, range="(0, inf)", neutral=1.0, help="θ; 1 is none, 1.1 to 1.3 is usual, below 1 is a reward."
@@ -33,9 +36,9 @@ class RepetitionPenalty(Processor):
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the logits with those of seen tokens penalised."""
-        # Padding, and ids beyond the logits, fall into one more column that is cut off again.
+        # What fills up the ids, and ids beyond the logits, fall into one more column that is cut off again.
         vocab_size = logits.shape[-1]
-        ids = torch.where(history.mask, history.tokens.clamp(max=vocab_size), vocab_size)
+        ids = columns(history.ids(), vocab_size)
         wide = torch.nn.functional.pad(logits, (0, 1))
         seen = wide.gather(1, ids)
         penalised = torch.where(seen < 0, seen * self.repetition_penalty, seen / self.repetition_penalty)

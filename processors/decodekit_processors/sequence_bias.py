@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import attrs
-from decodekit import CallContext, History, Laws, ParameterError, Processor, param
+from decodekit import CallContext, History, Laws, ParameterError, Phase, Place, Processor, param
 from torch import Tensor
 
 from decodekit_processors._sequences import Endings, bias_of, endings
@@ -30,6 +30,7 @@ class SequenceBias(Processor):
 
     NAME: ClassVar[str] = "sequence_bias"
     LAWS: ClassVar[Laws] = Laws(shift_invariant=True, may_empty=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.BIAS)
 
     sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = param(
         help="Pairs of token ids and a bias, e.g. [[[10, 45], -2.0], [[7], 1.5]]."

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 from decodekit_processors._common import log_probabilities
@@ -33,6 +33,7 @@ class Skew(Processor):
 
     NAME: ClassVar[str] = "skew"
     LAWS: ClassVar[Laws] = Laws(shift_invariant=True, permutation_equivariant=True, upper_set=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.SHAPE, scope=Scope.SUPPORT)
 
     skew: float = param(0.0, range="[-5, 5]", neutral=0.0, help="s; above 0 the unlikely tokens gain.")
 

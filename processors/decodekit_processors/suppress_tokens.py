@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
 from decodekit_processors._token_ids import check_ids, forbid
@@ -31,6 +31,7 @@ class SuppressTokens(Processor):
         commutes_with_temperature=True,
         may_empty=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.MASK)
 
     suppress_tokens: tuple[int, ...] = param(help="The token ids that are forbidden, e.g. [7, 11].")
 

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 __all__ = ["Temperature"]
@@ -32,6 +32,7 @@ class Temperature(Processor):
         upper_set=True,
         commutes_with_temperature=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TEMPERATURE, scope=Scope.HEAD)
 
     temperature: float = param(
         1.0, range="(0, inf)", neutral=1.0, help="T, the divisor of the logits; for T = 0 decode with greedy."

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 from decodekit_processors._common import possible, probabilities
@@ -39,6 +39,7 @@ class TailFree(Processor):
         upper_set=True,
         nested="tfs",
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
     tfs: float = param(
         0.95, range="[0, 1]", neutral=1.0, help="z, the share of the bends to keep; 1 keeps all."
@@ -46,7 +47,7 @@ class TailFree(Processor):
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the logits with -inf in the tail of each row."""
-        if self.tfs == 1:
+        if self.tfs == 1 or logits.shape[-1] < 3:
             return logits
         descending, index = torch.sort(logits, dim=-1, descending=True, stable=True)
         p = probabilities(descending)

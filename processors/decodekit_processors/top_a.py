@@ -1,9 +1,10 @@
 """Top-a: a floor under the probabilities, in proportion to the square of the largest."""
 
+import math
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import Cut, Head, History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 from decodekit_processors._common import probabilities
@@ -34,6 +35,7 @@ class TopA(Processor):
         upper_set=True,
         nested="-top_a",
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
     top_a: float = param(
         0.2, range="[0, 1]", neutral=0.0, help="a, the smallest p_i / max(p)² that stays; 0 keeps all."
@@ -44,3 +46,7 @@ class TopA(Processor):
         p = probabilities(logits)
         floor = self.top_a * p.amax(dim=-1, keepdim=True) ** 2
         return logits.masked_fill(p < floor, float("-inf"))
+
+    def cut(self, head: Head) -> Cut:
+        """Where it cuts, told from the largest logits."""
+        return head.near(math.log(self.top_a) + 2 * head.largest - head.log_total)

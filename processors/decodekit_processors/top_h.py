@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 from decodekit_processors._common import wide
@@ -37,6 +37,7 @@ class TopH(Processor):
         upper_set=True,
         nested="top_h",
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
     top_h: float = param(0.4, range="(0, 1]", help="h, the share of the entropy to keep.")
 

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import CallContext, Cut, Head, History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 __all__ = ["TopK"]
@@ -33,8 +33,13 @@ class TopK(Processor):
         commutes_with_temperature=True,
         nested="top_k",
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
     top_k: int = param(50, range="[0, inf)", neutral=0, help="k, the number of tokens to keep; 0 keeps all.")
+
+    def bind(self, context: CallContext) -> "TopK":
+        """Return the processor, switched off where k is the whole vocabulary."""
+        return attrs.evolve(self, top_k=0) if self.top_k >= context.vocab_size else self
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the logits with -inf below the k-th largest of each row."""
@@ -43,3 +48,12 @@ class TopK(Processor):
         k = min(self.top_k, logits.shape[-1])
         smallest_kept = logits.topk(k, dim=-1).values[:, -1:]
         return logits.masked_fill(logits < smallest_kept, float("-inf"))
+
+    @property
+    def reach(self) -> int:
+        """One more than k, for the token that may tie."""
+        return self.top_k + 1
+
+    def cut(self, head: Head) -> Cut:
+        """Where it cuts, told from the largest logits."""
+        return head.best(self.top_k)

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 from decodekit_processors._common import possible, wide
@@ -37,6 +37,7 @@ class TopNSigma(Processor):
         commutes_with_temperature=True,
         nested="top_n_sigma",
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT, whole=True)
 
     top_n_sigma: float = param(
         1.0, range="(0, inf)", help="n, how many standard deviations to keep; to keep all, leave it out."

@@ -3,16 +3,15 @@
 from typing import ClassVar
 
 import attrs
+import numpy as np
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import Cut, Head, History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 __all__ = ["TopP"]
 
-_PREFIX = 256
-"""How many of the largest logits are looked at first; sorting a row of 49,152 takes 18 times as long."""
-_MARGIN = 1e-4
-"""A mass this near to p may fall on either side in float32; a hundred times the error of the sums."""
+_SORTED_BY_NUMPY = 4
+"""Bytes of the narrowest numbers that numpy can sort; it has no bfloat16."""
 
 
 @attrs.frozen
@@ -38,6 +37,7 @@ class TopP(Processor):
         upper_set=True,
         nested="top_p",
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
     top_p: float = param(
         1.0, range="[0, 1]", neutral=1.0, help="p, the probability mass to keep; 1 keeps all."
@@ -50,32 +50,30 @@ class TopP(Processor):
         """Return the logits with -inf outside the nucleus of each row."""
         if self.top_p == 1:
             return logits
-        # Elsewhere a sort costs less than asking the device which rows are still open.
-        if logits.is_cpu and logits.shape[-1] > _PREFIX:
-            return self._by_prefix(logits)
-        return self._by_sort(logits)
-
-    def _by_sort(self, logits: Tensor) -> Tensor:
-        ascending, index = torch.sort(logits, dim=-1)
-        tail = _softmax(ascending).cumsum(dim=-1) <= 1 - self.top_p
-        tail[:, -self.min_tokens_to_keep :] = False
-        return logits.masked_fill(tail.scatter(-1, index, tail), float("-inf"))
-
-    def _by_prefix(self, logits: Tensor) -> Tensor:
-        """The same set as `_by_sort`, which is left with the rows that the largest logits don't settle."""
-        largest, index = logits.topk(_PREFIX, dim=-1)
-        p = _softmax(logits).gather(-1, index)
-        before = p.cumsum(dim=-1) - p  # the mass of all tokens above each one
-        size = (before < self.top_p).sum(dim=-1, keepdim=True).clamp(min=self.min_tokens_to_keep)
-        inside = size.clamp(max=_PREFIX - 1)
-        last, next_one = largest.gather(-1, inside - 1), largest.gather(-1, inside)
-        clear = (before - self.top_p).abs().amin(dim=-1, keepdim=True) > _MARGIN
-        settled = (clear & (size == inside) & (last > next_one)).squeeze(-1)
-        result = logits.masked_fill(logits < last, float("-inf"))
-        if not settled.all():
-            result[~settled] = self._by_sort(logits[~settled])
+        if not logits.is_cpu or logits.dtype.itemsize < _SORTED_BY_NUMPY:
+            return self._by_place(logits)
+        ascending = torch.from_numpy(np.sort(logits.numpy(), axis=-1))  # in a third of torch's time
+        first = self._tail(ascending).sum(dim=-1, keepdim=True)
+        last_kept, next_one = (ascending.gather(-1, (first - back).clamp(min=0)) for back in (0, 1))
+        result = logits.masked_fill(logits < last_kept, float("-inf"))
+        tied = ((last_kept == next_one) & (first > 0)).squeeze(-1)
+        if tied.any():
+            result[tied] = self._by_place(logits[tied])
         return result
 
+    def _by_place(self, logits: Tensor) -> Tensor:
+        """The nucleus where it matters which of two tied tokens is which."""
+        ascending, index = torch.sort(logits, dim=-1)
+        tail = self._tail(ascending)
+        return logits.masked_fill(tail.scatter(-1, index, tail), float("-inf"))
 
-def _softmax(logits: Tensor) -> Tensor:
-    return torch.softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    def _tail(self, ascending: Tensor) -> Tensor:
+        """bool [B, V]: which of the sorted logits are outside; they come first."""
+        p = torch.softmax(ascending, dim=-1, dtype=torch.promote_types(ascending.dtype, torch.float32))
+        tail = p.cumsum(dim=-1) <= 1 - self.top_p
+        tail[:, -self.min_tokens_to_keep :] = False
+        return tail
+
+    def cut(self, head: Head) -> Cut:
+        """Where it cuts, told from the largest logits."""
+        return head.mass(self.top_p, self.min_tokens_to_keep)

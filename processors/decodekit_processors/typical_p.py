@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 from decodekit_processors._common import wide
@@ -33,6 +33,7 @@ class TypicalP(Processor):
         keeps_ratios=True,
         nested="typical_p",
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
     typical_p: float = param(
         0.9, range="(0, 1]", neutral=1.0, help="p, the probability mass to keep; 1 keeps all."

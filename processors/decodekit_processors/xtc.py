@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
 from decodekit_processors._common import probabilities
@@ -33,6 +33,7 @@ class XTC(Processor):
 
     NAME: ClassVar[str] = "xtc"
     LAWS: ClassVar[Laws] = Laws(shift_invariant=True, permutation_equivariant=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.SHAPE, last=True)
 
     probability: float = param(
         0.5, range="[0, 1]", neutral=0.0, help="q, the share of steps without top choices; 0 is off."

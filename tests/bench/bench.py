@@ -2,7 +2,7 @@
 
 Each row is the same call to ``model.generate`` and to `decodekit.generate`; the ratio is the median of
 transformers' seconds over ours, so above 1 we are faster. Where transformers refuses the call, the base
-is our own plain decoding, and the row says so.
+is our own plain decoding, and the row says so. Rows that begin with ``chain`` are of `chains.py`.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Any
 import decodekit as dk
 import torch
 import transformers
+from chains import chain_rows
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -88,7 +89,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
     model, tokenizer = dk.load()
-    chosen = {name: row for name, row in rows(model, tokenizer).items() if options.only in name}
+    every = rows(model, tokenizer) | chain_rows(model, tokenizer)
+    chosen = {name: row for name, row in every.items() if options.only in name}
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {model.dtype}"
     versions = (
         f"decodekit {dk.__version__}, transformers {transformers.__version__}, torch {torch.__version__}"
@@ -102,8 +104,8 @@ def main() -> None:
             {
                 "row": name,
                 "base": against,
-                "base_seconds": round(statistics.median(first), 3),
-                "seconds": round(statistics.median(second), 3),
+                "base_seconds": round(statistics.median(first), 4),
+                "seconds": round(statistics.median(second), 4),
                 "ratio": round(statistics.median(first) / statistics.median(second), 2),
                 "spread": [round(min(ratios), 2), round(max(ratios), 2)],
             }

@@ -85,7 +85,7 @@ def test_states_are_values_in_the_order_of_the_chain():
     assert states == (2, 2)
     scores, outputs = chain.apply(torch.zeros(1, 4), History.of([[7, 7]]), [states])
     assert scores[0, 0] == 5
-    later = chain.advance(states, 0, [output[0] for output in outputs])
+    later = chain.advance(states, 0, outputs[0])
     assert later == (4, 7)
     assert states == (2, 2)
 
@@ -106,5 +106,5 @@ def test_advance_sees_the_result_or_what_a_processor_keeps_instead(cls, remember
     chain = Chain([cls()])
     scores, memories = chain.apply(torch.ones(1, 2), HISTORY.select([0]), [(3,)])
     assert scores.tolist() == [[4.0, 4.0]]
-    assert memories[0].tolist() == [[remembered, remembered]]
-    assert chain.advance((3,), 1, [memory[0] for memory in memories]) == (3 + remembered,)
+    assert memories[0][0].values.tolist() == [remembered, remembered]
+    assert chain.advance((3,), 1, memories[0]) == (3 + remembered,)

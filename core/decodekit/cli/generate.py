@@ -11,6 +11,8 @@ from transformers import GenerationConfig
 from transformers.utils import logging
 from typer.core import TyperCommand
 
+from decodekit.chain import Chain
+from decodekit.chain_text import is_text
 from decodekit.cli.answer import Answer, follow
 from decodekit.cli.arguments import read_prompt, read_settings, read_spec
 from decodekit.cli.tables import plugin_table
@@ -18,6 +20,7 @@ from decodekit.default_model import MODEL_NAME
 from decodekit.errors import ParameterError, nearest
 from decodekit.load import load, model_bytes
 from decodekit.params import params_of
+from decodekit.processor import Processor
 from decodekit.registry import registry
 from decodekit.stream import stream
 
@@ -50,6 +53,10 @@ Processors = Annotated[
     typer.Option(
         metavar=_SPEC, help="A logits processor; repeated, they are the whole chain, in this order."
     ),
+]
+ChainText = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="The whole chain, e.g. 'temperature=0.8 > top_k=50 > min_p=0.05'."),
 ]
 Quant = Annotated[str, typer.Option(metavar=_SPEC, help="The quantization backend.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: the model's own.")]
@@ -84,6 +91,7 @@ def generate(
     strategy: StrategyName = None,
     settings: Settings = None,
     processor: Processors = None,
+    chain: ChainText = None,
     quant: Quant = "none",
     dtype: Dtype = "auto",
     device: Device = None,
@@ -97,8 +105,8 @@ def generate(
     messages = _messages(read_prompt(prompt, file), system, chat)
     arguments: dict[str, Any] = _checked(read_settings(settings or ()), strategy)
     resolve = registry().resolve
-    if processor:
-        arguments["processors"] = [resolve("processors", read_spec(text)) for text in processor]
+    if processor or chain is not None:
+        arguments["processors"] = _chain(processor or [], chain)
     backend = resolve("quant_backends", read_spec(quant))
     logging.disable_progress_bar()
     loaded, tokenizer = load(model, quant=backend, device_map=device, dtype=dtype)
@@ -113,6 +121,20 @@ def generate(
     _report(answer, answer.figures() | figures | {"seed": seed}, as_json)
     if answer.interrupted:
         raise KeyboardInterrupt  # which is exit code 130
+
+
+def _chain(processors: list[str], chain: str | None) -> list[Processor]:
+    """The chain of --chain, or of --processor in its order; both can have the text form."""
+    if processors and chain is not None:
+        message = "--chain and --processor are both the whole chain: leave one of them out"
+        raise ParameterError(message)
+    found: list[Processor] = []
+    for text in processors if chain is None else [chain]:
+        if chain is not None or (is_text(text) and ":" not in text):
+            found += Chain.parse(text).processors
+        else:
+            found.append(registry().resolve("processors", read_spec(text)))
+    return found
 
 
 def _checked(settings: dict[str, Any], strategy: str | None) -> dict[str, Any]:

@@ -4,7 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from decodekit.processor import Processor
-from decodekit.testing import processor_basics, processor_history, processor_laws, processor_parameters
+from decodekit.testing import (
+    processor_basics,
+    processor_chains,
+    processor_history,
+    processor_laws,
+    processor_parameters,
+)
 from decodekit.testing.check import Check, assertions, in_order, run_checks
 from decodekit.testing.processor_subject import Oracle, ProcessorSubject
 from decodekit.testing.report import Report
@@ -17,6 +23,7 @@ PROCESSOR_CHECKS: tuple[Check[ProcessorSubject], ...] = in_order(
     processor_laws.CHECKS,
     processor_parameters.CHECKS,
     processor_history.CHECKS,
+    processor_chains.CHECKS,
 )
 """Every check, in the order of the numbers."""
 

@@ -37,7 +37,7 @@ def scores(case: Case, prompt: list[int], tokens: list[int]) -> list[Tensor]:
         processed, outputs = chain.apply(raw[count : count + 1], history, [states])
         found.append(processed[0])
         if count < len(tokens):
-            states = chain.advance(states, tokens[count], [output[0] for output in outputs])
+            states = chain.advance(states, tokens[count], outputs[0])
     return found
 
 

@@ -1,0 +1,163 @@
+"""The largest logits of each row: what a chain works on where it need not see the whole vocabulary."""
+
+from collections.abc import Callable
+from functools import cached_property
+
+import attrs
+import torch
+from torch import Tensor
+
+__all__ = ["WIDTH", "Cut", "Head"]
+
+WIDTH = 64
+"""How many of the largest logits are looked at first."""
+_BLOCK = 64
+"""The k largest logits stand in the k blocks with the largest maxima; only those are searched."""
+_MARGIN = 2e-5
+"""What rounding may do in float32 to a probability, or to a threshold among the logits."""
+_DEEP = 70.0
+"""So far below the largest logit probabilities begin to be 0 in float32, and no longer tell tokens apart."""
+
+
+@attrs.frozen(eq=False)
+class Cut:
+    """Where a truncation cuts the rows: a token stays when its logit is at least the floor.
+
+    Attributes:
+        floor: [B, 1].
+        clear: bool [B], rows of which this is sure whatever the rounding; None when it is of all. The
+            others are left to the processor itself.
+    """
+
+    floor: Tensor
+    clear: Tensor | None = None
+
+
+@attrs.frozen(eq=False, slots=False)
+class Head:
+    """The C largest logits of each row, in descending order.
+
+    Attributes:
+        logits: [B, C] in float32 or better; -inf is an impossible token.
+        ids: int64 [B, C], whose logits they are; V where a row has fewer tokens.
+        vocab_size: V.
+        complete: whether every other token is impossible.
+    """
+
+    logits: Tensor
+    ids: Tensor
+    vocab_size: int
+    complete: bool
+    _whole: Callable[[], Tensor] | None = None
+
+    @classmethod
+    def of(cls, logits: Tensor, width: int = WIDTH) -> "Head":
+        """The head of logits [B, V]: at least ``width`` of them, or all."""
+        vocab_size = logits.shape[-1]
+        width = min(max(1, width), vocab_size)
+        largest, ids = _largest(logits, width)
+        return cls(largest, ids, vocab_size, complete=width == vocab_size, whole=lambda: logits)
+
+    def grown(self) -> "Head":
+        """The head of the same rows, many times as wide."""
+        return Head.of(self.whole, 16 * self.ids.shape[1])
+
+    def to(self, logits: Tensor, whole: Callable[[Tensor], Tensor]) -> "Head":
+        """The head after a step that keeps the order; ``whole`` is the same step for all logits."""
+        return Head(logits, self.ids, self.vocab_size, self.complete, lambda: whole(self.whole))
+
+    @cached_property
+    def whole(self) -> Tensor:
+        """Every possible logit of the rows, [B, V] or [B, C], in whatever order."""
+        return self.logits if self.complete or self._whole is None else self._whole()
+
+    @property
+    def largest(self) -> Tensor:
+        """The largest logit of each row, [B, 1]."""
+        return self.logits[:, :1]
+
+    @cached_property
+    def log_total(self) -> Tensor:
+        """The logarithm of the sum of all exponentials of each row, [B, 1]: exact, not of the head alone."""
+        return self.whole.logsumexp(dim=-1, keepdim=True)
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """The probabilities of the head's tokens, [B, C]; they sum to 1 only where it is complete."""
+        return (self.logits - self.log_total).exp()
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """The entropy of each row in nats, [B, 1], over all tokens."""
+        logp = self.whole - self.log_total
+        return -(logp.exp() * logp).nansum(dim=-1, keepdim=True)
+
+    def near(self, floor: Tensor, least: int = 1) -> Cut:
+        """A cut at a floor [B, 1] that was computed, so that rounding blurs it; ``least`` tokens stay."""
+        blur = _MARGIN * (1 + self.largest.abs() / 64)
+        clear = ((self.logits - floor).abs() > blur).all(dim=-1) & (floor > self.largest - _DEEP).squeeze(-1)
+        return self.first((self.logits >= floor).sum(dim=-1, keepdim=True).clamp(min=least), clear)
+
+    def best(self, k: int) -> Cut:
+        """A cut after the k most probable tokens and those that tie with the last of them."""
+        floor = self.logits[:, min(k, self.logits.shape[-1]) - 1, None]
+        return Cut(floor, None if self.complete else (self.logits[:, -1:] < floor).squeeze(-1))
+
+    def mass(self, p: float, least: int = 1) -> Cut:
+        """A cut after the shortest prefix with the probability ``p``, and at least ``least`` tokens."""
+        before = self.probs.cumsum(dim=-1) - self.probs  # the mass of all tokens above each one
+        count = (before < p).sum(dim=-1, keepdim=True).clamp(min=least)
+        return self.first(count, ((before[:, 1:] - p).abs() > _MARGIN).all(dim=-1))
+
+    def first(self, count: Tensor, clear: Tensor) -> Cut:
+        """A cut after the first ``count`` tokens, int64 [B, 1]; not clear where the last of them ties."""
+        size = self.logits.shape[-1]
+        inside = count.clamp(1, size)
+        last, after = (self.logits.gather(-1, (inside - back).clamp(max=size - 1)) for back in (1, 0))
+        sure = (last > after) | (self.complete & (inside == size))
+        return Cut(last, clear & sure.squeeze(-1))
+
+    def cut(self, floor: Tensor) -> "Head":
+        """The head with what is below the floor [B, 1] made impossible, like all that is not in it."""
+        kept = self.logits.masked_fill(self.logits < floor, -torch.inf)
+        return Head(kept, self.ids, self.vocab_size, complete=True).trimmed()
+
+    def trimmed(self) -> "Head":
+        """The head without the columns at the end in which no row has a token."""
+        width = max(1, int((self.logits > -torch.inf).any(dim=0).sum()))
+        return Head(self.logits[:, :width], self.ids[:, :width], self.vocab_size, complete=True)
+
+    def sorted(self) -> "Head":
+        """The head in descending order, tokens that tie in the order of their ids."""
+        ids, order = self.ids.sort(dim=-1)
+        logits, place = self.logits.gather(-1, order).sort(dim=-1, descending=True, stable=True)
+        return Head(logits, ids.gather(-1, place), self.vocab_size, self.complete)
+
+    def dense(self) -> Tensor:
+        """The logits of the rows in their places, [B, V]."""
+        if not self.complete:
+            return self.whole
+        # A row with fewer tokens than others is filled with the id V, which is cut off again.
+        wide = self.logits.new_full((len(self.ids), self.vocab_size + 1), -torch.inf)
+        return wide.scatter_(1, self.ids, self.logits)[:, : self.vocab_size]
+
+    def select(self, rows: Tensor | slice) -> "Head":
+        """The given rows."""
+        whole = None if self.complete else lambda: self.whole[rows]
+        return Head(self.logits[rows], self.ids[rows], self.vocab_size, self.complete, whole)
+
+
+def _largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest logits of each row [B, k] and their ids, as `torch.topk` but for ties."""
+    rows, vocab_size = logits.shape
+    blocks = vocab_size // _BLOCK
+    if not logits.is_cpu or k > blocks // 4:
+        return logits.topk(k, dim=-1)
+    inside = blocks * _BLOCK
+    peaks = logits[:, :inside].reshape(rows, blocks, _BLOCK).amax(dim=-1)
+    chosen = peaks.topk(k, dim=-1, sorted=False).indices
+    ids = (chosen[:, :, None] * _BLOCK + torch.arange(_BLOCK)).flatten(1)
+    if inside < vocab_size:
+        ids = torch.cat([ids, torch.arange(inside, vocab_size).expand(rows, -1)], dim=1)
+    largest, places = logits.gather(1, ids).topk(k, dim=-1)
+    return largest, ids.gather(1, places)
