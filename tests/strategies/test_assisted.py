@@ -67,7 +67,7 @@ PROMPTS = st.lists(st.lists(st.integers(1, VOCAB - 2), min_size=1, max_size=6), 
 
 @pytest.mark.parametrize("drafter", DRAFTERS)
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(
     prompts=PROMPTS,
     seed=st.integers(0, 1000),
