@@ -136,6 +136,28 @@ def test_the_kit(check):
     check()
 
 
+JUDGED = {
+    "rejection": Assisted(
+        drafter="prompt_lookup", verification="rejection", num_assistant_tokens=3, do_sample=True
+    ),
+    "block": Assisted(drafter="prompt_lookup", verification="block", num_assistant_tokens=3, do_sample=True),
+}
+TELLING = ("S2", "S4", "S6", "S8", "S10", "S12")
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(run, id=f"{rule} {name}")
+        for rule, assisted in JUDGED.items()
+        for name, run in strategy_checks(assisted, profile=None if rule == "block" else "fast")
+        if name.split()[0] in TELLING
+    ],
+)
+def test_the_kit_on_rules_with_noise_of_their_own(check):
+    check()
+
+
 def test_a_draft_model_that_is_the_target_is_always_right():
     model = tiny_llama(VOCAB, seed=3, eos_token_id=None, pad_token_id=0)
     output = dk.generate(
@@ -265,6 +287,11 @@ REFUSED = {
         },
         dk.ParameterError,
         "needs assistant_ensemble_weight",
+    ),
+    "block diffusion": (
+        {"assistant_model": DRAFT, "speculation_type": "dflash"},
+        dk.UnsupportedArgumentError,
+        "speculation_type='dflash'",
     ),
     "multi-token heads": ({"use_mtp": True}, dk.UnsupportedArgumentError, "use_mtp=True"),
 }
