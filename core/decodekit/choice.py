@@ -36,6 +36,7 @@ _MODES = {
 _NOT_YET: dict[str, tuple[Any, ...]] = {
     "cache_config": (None,),
     "low_memory": (None, False),
+    "speculation_type": (None,),
     "use_mtp": (None, False),
 }
 """Fields of the configuration that this version refuses, with the values that ask for nothing."""

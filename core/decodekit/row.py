@@ -1,5 +1,6 @@
 """One sequence of a call: all that belongs to it and moves with it."""
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -73,16 +74,11 @@ class Row:
 
     def fork(self) -> "Row":
         """A row with the same past, to be continued on its own."""
-        return attrs.evolve(
-            self,
-            tokens=[*self.tokens],
-            logprobs=[*self.logprobs],
-            parents=[*self.parents],
-            memo={**self.memo},
-            scores=[*self.scores],
-            logits=[*self.logits],
-            traces=[*self.traces],
-        )
+        twin = copy.copy(self)
+        twin.memo = {**self.memo}
+        for name in ("tokens", "logprobs", "parents", "scores", "logits", "traces"):
+            setattr(twin, name, [*getattr(self, name)])
+        return twin
 
     def blank(self, reason: str) -> "Row":
         """A row of the same prompt that has generated nothing, and why."""

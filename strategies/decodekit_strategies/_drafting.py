@@ -110,7 +110,9 @@ class Drafting:
     _began: float = 0.0
     _started: float = 0.0
     _drafted: float = 0.0
-    _first: bool = True
+    _ended: float = 0.0
+    _last: tuple[int, float, float, float] | None = None
+    _asked: list[int] = attrs.field(factory=list)
     _steps: int = 0
     _plain: int = 0
     _draft_seconds: float = 0.0
@@ -123,20 +125,32 @@ class Drafting:
         room = [batch.stops.max_new_tokens - len(row.tokens) - 1 for row in batch.rows]
         lengths = [min(self._scheduled(row), most) for row, most in zip(batch.rows, room, strict=True)]
         frugal = self.strategy.exact and self.strategy.adaptive
-        cheap = self.economics.cheap if self._steps > 1 else not drafter.LAWS.reports_q
+        asks = drafter.LAWS.reports_q or bool(drafter.models or drafter.foreign_models)
+        cheap = self.economics.cheap if self._steps > 1 else not asks
         if frugal:
+            self._note_last_step()
             for row in batch.rows:
                 _compare_shadow(row)
-        if frugal and cheap:
+        if frugal and cheap and self._steps > 1:
             lengths = [min(STRETCH * length, most) for length, most in zip(lengths, room, strict=True)]
-        elif frugal:
+        elif frugal and not cheap:
             most = self.economics.advise(_rates(batch), lengths, room)
             most = min(most, FIRST) if self._steps < 2 else most
             lengths = [min(length, most) for length in lengths]
         draft = self._ask(batch, drafter, lengths)
         self._drafted = time.perf_counter()
-        draft = self._worthwhile(batch, draft, room) if frugal and cheap else draft
+        self._asked = list(lengths)
+        if frugal and cheap:
+            draft = self._worthwhile(batch, draft, room)
+            self._asked = [len(block) for block in draft.tokens]
         return self._with_forced(batch, draft, room) if self.strategy.exact else draft
+
+    def _note_last_step(self) -> None:
+        """Note what the last step cost, with what was done to caches and rows after it."""
+        if self._last is not None and self._steps > 1:  # the first one had the prompt's help
+            asked, drafting, verifying, tokens = self._last
+            after = min(self._started - self._ended, verifying)  # a reader may have paused us
+            self.economics.note(asked, drafting, verifying + after, tokens)
 
     def _with_forced(self, batch: Batch, draft: Draft, room: Sequence[int]) -> Draft:
         """The draft, with what the chain leaves no choice about in the place of what was drafted there."""
@@ -188,15 +202,15 @@ class Drafting:
                 row.memo["misled"] = n < len(block)  # top_k=1 looks like force from outside
             elif block:
                 row.memo["right"] = row.memo.get("right", 0) + (2 if n == len(block) else -1)
-                _remember(row, n, int(n < len(block)))
+                _remember(row, n, int(n < self._asked[place]))  # one that ends early fails, too
         drafting, verifying = self._drafted - self._started, now - self._drafted
         self._steps += 1
         self._plain += not longest
         self._draft_seconds += drafting
         self._pass_seconds += verifying
-        if not self._first:  # its pass had the prompt's help
-            self.economics.note(longest, drafting, verifying, 1 + sum(kept) / len(kept))
-        self._first = False
+        asked = max(self._asked, default=0)
+        self._last = (asked, drafting, verifying, 1 + sum(kept) / len(kept))
+        self._ended = now
         batch.details.update(
             drafter=self.strategy._chosen.NAME,
             verification=self.strategy.rule if self.strategy.do_sample else "greedy",

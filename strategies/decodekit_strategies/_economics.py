@@ -14,6 +14,8 @@ CHEAP = 0.03
 """A draft that costs less than this part of a pass is made before its length is decided."""
 EXPLORING = 0.01
 """The part of all time that may be lost by trying what does not seem to pay."""
+MARGIN = 0.05
+"""How much sooner rows must end by a draft: measurements and rates are not exact."""
 JUMP, SLOPE = 0.5, 0.06
 """What a draft, and each of its tokens, is taken to add to a pass before that is measured."""
 PATIENCE = 8
@@ -83,7 +85,7 @@ class Economics:
         return self.drafts.at(1) <= CHEAP * self._pass(0)
 
     def note(self, drafted: int, draft_seconds: float, pass_seconds: float, tokens: float) -> None:
-        """Note a step: the longest draft, its two costs, and the mean of the tokens that rows got."""
+        """Note a step: the longest draft that was asked for, its costs, and the mean of the rows' tokens."""
         self.passes.add(drafted, pass_seconds)
         self.drafts.add(drafted, draft_seconds)
         self._spent += pass_seconds + draft_seconds
@@ -105,6 +107,7 @@ class Economics:
             return 0
         times = [self._time(drafted, rates, available, left) for drafted in range(most + 1)]
         best = times.index(min(times))
+        best = best if times[best] < (1 - MARGIN) * times[0] else 0
         if best or not self._plain_known:
             return best
         trial = 1 + times[1:].index(min(times[1:]))
@@ -130,7 +133,7 @@ class Economics:
         return steps * cost + max(rest, 0.0) * plain
 
     def _cost(self, drafted: int) -> float:
-        return self._pass(drafted) + self.drafts.at(drafted)
+        return self._pass(drafted) + (self.drafts.at(drafted) if drafted else 0.0)
 
     def _pass(self, drafted: int) -> float:
         """Seconds of a pass; a unit of its own before anything was measured."""

@@ -67,7 +67,7 @@ PROMPTS = st.lists(st.lists(st.integers(1, VOCAB - 2), min_size=1, max_size=6), 
 
 @pytest.mark.parametrize("drafter", DRAFTERS)
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(
     prompts=PROMPTS,
     seed=st.integers(0, 1000),
@@ -133,6 +133,28 @@ def test_one_row_gives_transformers_tokens(drafter):
     ],
 )
 def test_the_kit(check):
+    check()
+
+
+JUDGED = {
+    "rejection": Assisted(
+        drafter="prompt_lookup", verification="rejection", num_assistant_tokens=3, do_sample=True
+    ),
+    "block": Assisted(drafter="prompt_lookup", verification="block", num_assistant_tokens=3, do_sample=True),
+}
+TELLING = ("S2", "S4", "S6", "S8", "S10", "S12")
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(run, id=f"{rule} {name}")
+        for rule, assisted in JUDGED.items()
+        for name, run in strategy_checks(assisted, profile=None if rule == "block" else "fast")
+        if name.split()[0] in TELLING
+    ],
+)
+def test_the_kit_on_rules_with_noise_of_their_own(check):
     check()
 
 
@@ -265,6 +287,11 @@ REFUSED = {
         },
         dk.ParameterError,
         "needs assistant_ensemble_weight",
+    ),
+    "block diffusion": (
+        {"assistant_model": DRAFT, "speculation_type": "dflash"},
+        dk.UnsupportedArgumentError,
+        "speculation_type='dflash'",
     ),
     "multi-token heads": ({"use_mtp": True}, dk.UnsupportedArgumentError, "use_mtp=True"),
 }

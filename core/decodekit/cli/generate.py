@@ -80,6 +80,8 @@ class WithPlugins(TyperCommand):
         super().format_help(ctx, formatter)
         console = Console()
         console.print(plugin_table("strategies", "Strategies (--strategy NAME --set key=value)"), "")
+        drafters = "Drafters (--strategy assisted --set drafter=NAME)"
+        console.print(plugin_table("drafters", drafters), "")
         console.print(plugin_table("processors", f"Processors (--processor {_SPEC})"), "")
         console.print(plugin_table("quant_backends", f"Quantization backends (--quant {_SPEC})"))
 

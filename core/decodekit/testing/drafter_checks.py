@@ -38,7 +38,7 @@ def _tokenizer(subject: DrafterSubject) -> dict[str, Any]:
     return {} if subject.tokenizer is None else {"tokenizer": subject.tokenizer}
 
 
-@check("D1", most_examples=40)
+@check("D1", most_examples=15)
 def contract(subject: DrafterSubject, draw: Draw) -> None:
     """A draft has a list for each row, no longer than asked, of ids of the vocabulary, and a q that fits."""
     case = draw(subject.cases())
@@ -73,7 +73,7 @@ def expect_q(subject: DrafterSubject, case: Case, draft: Draft) -> None:
                 )
 
 
-@check("D2", most_examples=40)
+@check("D2", most_examples=20)
 def transparency(subject: DrafterSubject, draw: Draw) -> None:
     """Under the coupled rule tokens are those of plain sampling, also where rows fork, leave and end."""
     case = draw(subject.cases())
@@ -81,7 +81,7 @@ def transparency(subject: DrafterSubject, draw: Draw) -> None:
     expect_same(case, rows, case.run(strategy=Verify(Idle())), "by plain sampling")
 
 
-@check("D3", most_examples=25)
+@check("D3", most_examples=10)
 def purity(subject: DrafterSubject, draw: Draw) -> None:
     """Asked again for the same rows it drafts the same, and neither rows nor the global noise change."""
     case = draw(subject.cases())
@@ -120,7 +120,7 @@ def _remembering(case: Case, bound: dict[str, Drafter]) -> Case:
     return attrs.evolve(case, strategy=Remembering(strategy.drafter, strategy.length))
 
 
-@check("D4", law="reports_q", most_examples=8)
+@check("D4", law="reports_q", most_examples=4)
 def honest_q(subject: DrafterSubject, draw: Draw) -> None:
     """Tokens are drawn from the distributions that are reported, by frequency over many rows."""
     case = attrs.evolve(draw(subject.cases(copies=_ROWS, ends=False)), max_new_tokens=4)
@@ -149,7 +149,7 @@ def honest_q(subject: DrafterSubject, draw: Draw) -> None:
         raise BrokenPromiseError(f"{message}\n{case}")  # noqa: EM102  # made of both, and only here
 
 
-@check("D5", most_examples=15)
+@check("D5", most_examples=6)
 def the_model_is_as_it_was(subject: DrafterSubject, draw: Draw) -> None:
     """Weights, configuration, mode and forward of target and draft models survive, also an exception."""
     case = draw(subject.cases())

@@ -128,7 +128,7 @@ def capabilities(subject: StrategySubject, draw: Draw) -> None:
         seeds=[0] * len(prompts),
         max_new_tokens=4,
     )
-    missing = case.strategy.NEEDS - Session(model.module).offers
+    missing = case.strategy.needs - Session(model.module).offers
     if not missing:
         case.run()
         return

@@ -44,7 +44,8 @@ class StrategySubject:
 
     def declares(self, law: str) -> bool:
         """Whether its LAWS hold this promise."""
-        return bool(getattr(self.cls.LAWS, law))
+        laws = self.fixed.laws if self.fixed is not None else self.cls.LAWS
+        return bool(getattr(laws, law))
 
     def strategies(self) -> st.SearchStrategy[Strategy]:
         """Instances with parameters from the examples or the declared ranges."""

@@ -54,6 +54,9 @@ def first_layers(model: Any, count: int) -> Any:
     Raises:
         ParameterError: there are not so many, or no list of them.
     """
+    if model.config.is_encoder_decoder:
+        message = f"early exit takes decoder-only models, and {type(model).__name__} has an encoder"
+        raise ParameterError(message)
     decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else None
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList):

@@ -3,7 +3,9 @@
 import decodekit as dk
 import pytest
 import torch
+from decodekit.testing import check_drafter
 from decodekit.testing.models import tiny_llama
+from decodekit_strategies.drafters.draft_model import DraftModel
 
 TARGET, SMALL = tiny_llama(7, seed=3), tiny_llama(7, seed=9)
 INPUTS = {
@@ -34,3 +36,7 @@ def test_a_sure_model_drafts_as_many_tokens_as_are_wanted_and_an_unsure_one_stop
 def test_another_vocabulary_is_refused():
     with pytest.raises(dk.ParameterError, match="vocabulary of 9 tokens"):
         stats_of(assistant_model=tiny_llama(9))
+
+
+def test_the_kit():
+    check_drafter(DraftModel(SMALL, 0.2), target=TARGET)

@@ -5,8 +5,9 @@ import copy
 import decodekit as dk
 import pytest
 import torch
+from decodekit.testing import check_drafter
 from decodekit.testing.models import MarkovModel, tiny_llama, tiny_mistral
-from decodekit_strategies.drafters.early_exit import first_layers
+from decodekit_strategies.drafters.early_exit import EarlyExit, first_layers
 
 MODELS = {"llama": tiny_llama(7, seed=3), "mistral": tiny_mistral(7, window=4, seed=3)}
 INPUTS = {
@@ -87,3 +88,7 @@ def test_the_model_is_as_it_was_also_after_an_error():
 def test_a_model_without_layers_is_refused():
     with pytest.raises(dk.ParameterError, match="MarkovModel shows none"):
         run(MarkovModel.random(7, eos_token_id=2), assistant_early_exit=1)
+
+
+def test_the_kit():
+    check_drafter(EarlyExit(1, 0.1), target=MODELS["llama"])

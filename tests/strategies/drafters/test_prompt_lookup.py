@@ -1,6 +1,7 @@
 """Prompt lookup: the first place of the longest match, found without looking through the row again."""
 
 import decodekit as dk
+from decodekit.testing import check_drafter
 from decodekit_strategies.drafters.prompt_lookup import PromptLookup
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,3 +46,7 @@ def test_a_fork_remembers_its_own_tokens():
     row.tokens += [3, 1, 2]
     twin.tokens += [4, 1, 2]
     assert drafter.draft(Rows(twin, row), [2, 2], None).tokens == [[4, 1], [3, 1]]
+
+
+def test_the_kit():
+    check_drafter(PromptLookup)

@@ -3,7 +3,9 @@
 import decodekit as dk
 import pytest
 import torch
+from decodekit.testing import check_drafter
 from decodekit.testing.models import tiny_llama
+from decodekit_strategies.drafters.quantized import Quantized
 from transformers import AutoModelForCausalLM
 
 INPUTS = {"input_ids": torch.tensor([[1, 3, 1], [4, 5, 6]]), "attention_mask": torch.ones(2, 3).long()}
@@ -45,3 +47,7 @@ def test_a_quantized_model_is_refused():
     model.is_quantized = True
     with pytest.raises(dk.ParameterError, match="is not quantized, and this LlamaForCausalLM is"):
         drafted(model, "none")
+
+
+def test_the_kit():
+    check_drafter(Quantized("none", 0.2), target=tiny_llama(7, seed=3))

@@ -1,6 +1,7 @@
 """The suffix automaton: the longest match, at every length, as brute force finds it."""
 
 import decodekit as dk
+from decodekit.testing import check_drafter
 from decodekit_strategies.drafters.suffix_automaton import SuffixAutomaton
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,3 +50,7 @@ def test_it_grows_by_a_constant_number_of_states_a_token():
     SuffixAutomaton().draft(Rows(row), [1], None)
     _, automaton = row.memo["suffix_automaton"]
     assert len(automaton.follow) <= 2 * row.length
+
+
+def test_the_kit():
+    check_drafter(SuffixAutomaton)

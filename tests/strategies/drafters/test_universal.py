@@ -5,8 +5,10 @@ import itertools
 import decodekit as dk
 import pytest
 import torch
+from decodekit.testing import check_drafter
 from decodekit.testing.models import MarkovModel, tiny_llama
 from decodekit_strategies.drafters._translation import Translator, continued
+from decodekit_strategies.drafters.universal import Universal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,3 +82,8 @@ def test_a_row_that_grows_has_the_tokens_of_its_whole_text(pairs, singles, token
 def test_tokens_that_merge_with_the_end_replace_it_and_a_strange_end_fits_nowhere():
     assert continued([1, 2, 3], [2, 3], [2, 7, 8]) == [1, 2, 7, 8]
     assert continued([1, 2, 3], [4], [5, 6]) == []
+
+
+def test_the_kit(pairs, singles):
+    assistant = tiny_llama(8, seed=2, eos_token_id=6)
+    check_drafter(Universal(assistant, singles, 0.1), target=tiny_llama(9, seed=1), tokenizer=pairs)

@@ -3,6 +3,7 @@
 import decodekit as dk
 import pytest
 import torch
+from decodekit.testing import check_drafter
 from decodekit.testing.models import tiny_llama
 from decodekit_strategies.drafters.vocab_intersection import VocabIntersection
 
@@ -84,3 +85,8 @@ def test_q_is_the_assistants_law_over_shared_tokens(pairs, singles, models):
         expected[target_id] = logits[own]
     torch.testing.assert_close(draft.q[0].probs[0], expected.softmax(-1))
     assert {token for block in draft.tokens for token in block} <= SHARED
+
+
+def test_the_kit(pairs, singles, models):
+    target, assistant = models
+    check_drafter(VocabIntersection(assistant, singles, 0.1), target=target, tokenizer=pairs)
