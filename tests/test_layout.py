@@ -22,7 +22,7 @@ PRIVATE = {name for name in vars(GenerationMixin) if re.match(r"_[a-z]", name)}
 SKIPPED = re.compile(r"\.(?!ci$).*|__pycache__|build|dist|.*\.egg-info")
 # What every installation has. Anything else is optional and imported by the function that needs it.
 EVERYWHERE = {"attrs", "torch", "numpy", "transformers", "tokenizers", "huggingface_hub", "safetensors"}
-IN_CORE = {"pluggy", "typer", "click", "rich", "platformdirs", "filelock"}
+IN_CORE = {"pluggy", "typer", "click", "rich", "packaging", "platformdirs", "filelock"}
 IN_KIT = {"hypothesis", "pytest"}
 
 

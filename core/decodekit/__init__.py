@@ -1,5 +1,6 @@
 """decodekit: a plugin-based decoding framework for Hugging Face models."""
 
+from decodekit.as_custom_generate import as_custom_generate
 from decodekit.batch import Batch
 from decodekit.distribution import Distribution
 from decodekit.drafter import Draft, Drafter, DrafterLaws, Pick
@@ -15,6 +16,7 @@ from decodekit.errors import (
     NonFiniteLogitsError,
     ParameterError,
     PluginError,
+    TrustError,
     UnknownNameError,
     UnsupportedArgumentError,
 )
@@ -78,10 +80,12 @@ __all__ = [
     "Strategy",
     "StrategyLaws",
     "TokenEvent",
+    "TrustError",
     "UnknownNameError",
     "UnsupportedArgumentError",
     "__version__",
     "drafters",
+    "as_custom_generate",
     "drop_in",
     "generate",
     "hookimpl",

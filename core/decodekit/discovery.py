@@ -7,7 +7,6 @@ what fails is kept with its reason, and the rest goes on.
 import contextlib
 import inspect
 import os
-import re
 import traceback
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
@@ -17,8 +16,10 @@ import attrs
 
 from decodekit.contract import BASES, Kind, check_class
 from decodekit.entry import Entry, PluginFailure
-from decodekit.errors import DecodekitError, PluginError, nearest
+from decodekit.errors import DamagedCacheError, DecodekitError, PluginError, nearest
 from decodekit.hookspecs import hooks_of
+from decodekit.settings import disabled_plugins, normal_name
+from decodekit.trust import check_plugin
 
 __all__ = ["DISABLED", "STRICT", "Discovered", "discover"]
 
@@ -33,7 +34,8 @@ class Discovered:
 
     entries: list[Entry] = attrs.field(factory=list)
     failures: list[PluginFailure] = attrs.field(factory=list)
-    disabled: list[str] = attrs.field(factory=list)
+    disabled: dict[str, str] = attrs.field(factory=dict)
+    """``distribution:entry-point`` -> what keeps it out."""
 
 
 def discover() -> Discovered:
@@ -43,13 +45,16 @@ def discover() -> Discovered:
         PluginError: a plugin is broken and DECODEKIT_STRICT_PLUGINS is set.
     """
     found = Discovered()
-    off = {_normal(key) for key in os.environ.get(DISABLED, "").split(",")}
+    off = dict.fromkeys(_switched_off(found), "`decodekit plugins disable`")
+    off |= {normal_name(key): DISABLED for key in os.environ.get(DISABLED, "").split(",")}
     plugins: list[object] = []
     for point in sorted(entry_points(group="decodekit"), key=_key):
-        if off & {_normal(_origin(point)[0]), _normal(_key(point))}:
-            found.disabled.append(_key(point))
+        names = {normal_name(_origin(point)[0]), normal_name(_key(point))}
+        if reasons := [off[name] for name in sorted(names & off.keys())]:
+            found.disabled[_key(point)] = reasons[0]
             continue
         with _isolated(found, point):
+            check_plugin(point)
             plugin = point.load()
             if not any(plugin is other for other in plugins):  # two entry points may name one module
                 plugins.append(plugin)
@@ -58,6 +63,15 @@ def discover() -> Discovered:
         message = f"{found.failures[0]} ({STRICT} is set)\n{found.failures[0].traceback}"
         raise PluginError(message)
     return found
+
+
+def _switched_off(found: Discovered) -> list[str]:
+    """What the user's settings keep out; damaged settings are told, and keep nothing out."""
+    try:
+        return disabled_plugins()
+    except DamagedCacheError as error:
+        found.failures.append(PluginFailure("decodekit-core", "", "settings", str(error), ""))
+        return []
 
 
 def _collect(found: Discovered, point: EntryPoint, plugin: object) -> None:
@@ -112,8 +126,3 @@ def _origin(point: EntryPoint) -> tuple[str, str]:
 
 def _key(point: EntryPoint) -> str:
     return f"{_origin(point)[0]}:{point.name}"
-
-
-def _normal(name: str) -> str:
-    """A distribution's name in the one spelling that packaging tools compare."""
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
