@@ -115,7 +115,7 @@ def optional_libraries_are_imported_late(root):
     for name, tree in packages(root):
         known = {"__future__", "decodekit", *PLUGINS, *EVERYWHERE}
         known |= IN_CORE if name.startswith(PACKAGES[0]) else set()
-        known |= IN_KIT if name.startswith(PACKAGES[0] + "/testing/") else set()
+        known |= IN_KIT if name.startswith((PACKAGES[0] + "/testing/", PACKAGES[0] + "_pytest/")) else set()
         for line, module, _ in imports(at_import(tree.body)):
             if module.partition(".")[0] not in known | sys.stdlib_module_names:
                 yield f"{name}:{line}: {module}"

@@ -48,7 +48,7 @@ def read_custom(
         custom_generate = os.fspath(custom_generate)
     if isinstance(custom_generate, str) and _is_repo(custom_generate):
         return CustomRepo(custom_generate, trust_remote_code)
-    found = load_object(custom_generate) if isinstance(custom_generate, str) else custom_generate
+    found = _named(custom_generate) if isinstance(custom_generate, str) else custom_generate
     if isinstance(found, ModuleType):
         found = _meant_by(found)
     if isinstance(found, (Strategy, type)):
@@ -91,7 +91,7 @@ def custom_of(
 
 
 def load_object(spec: str) -> Any:
-    """What ``package.module`` or ``package.module:name`` names.
+    """What ``package.module`` or ``package.module:name`` names: a module, or what it holds.
 
     Raises:
         UnknownNameError: there is no such module, or it has no such name.
@@ -99,12 +99,14 @@ def load_object(spec: str) -> Any:
     """
     module_name, _, path = spec.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")):
-        raise UnknownNameError(_no_module(spec, module_name))
+        message = f"there is no module {module_name!r}"
+        raise UnknownNameError(message)
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            raise UnknownNameError(_no_module(spec, module_name)) from error
+            message = f"there is no module {module_name!r}"
+            raise UnknownNameError(message) from error
         message = f"the module {module_name} can't be imported: {error}; pip install what has it"
         raise PluginError(message) from error
     except Exception as error:
@@ -113,7 +115,7 @@ def load_object(spec: str) -> Any:
     for name in path.split(".") if path else ():
         if not hasattr(found, name):
             where = getattr(found, "__qualname__", getattr(found, "__name__", found))
-            message = f"{spec!r}: {where} has no {name!r}.{nearest(name, dir(found))}"
+            message = f"{where} has no {name!r}.{nearest(name, dir(found))}"
             raise UnknownNameError(message)
         found = getattr(found, name)
     return found
@@ -146,14 +148,19 @@ def _meant_by(module: ModuleType) -> Any:
     raise ParameterError(message)
 
 
-def _no_module(spec: str, module_name: str) -> str:
-    lines = [f"custom_generate={spec!r}: there is no module {module_name!r}"]
-    lines[0] += ", and no folder of that name with custom_generate/generate.py in it."
-    strategies = registry().entries("strategies")
-    if spec in strategies:
-        lines.append(f"{spec!r} is an installed strategy: pass strategy={spec!r}.")
-    elif advice := how_to_get(spec):
-        lines.append(advice)
-    else:
-        lines[0] += nearest(spec, strategies)
-    return "\n".join(lines)
+def _named(spec: str) -> Any:
+    """What a text names; what is not there is told with what may have been meant."""
+    try:
+        return load_object(spec)
+    except UnknownNameError as error:
+        lines = [f"custom_generate={spec!r}: {error}"]
+        if ":" not in spec:
+            lines[0] += ", and no folder of that name with custom_generate/generate.py in it."
+        strategies = registry().entries("strategies")
+        if spec in strategies:
+            lines.append(f"{spec!r} is an installed strategy: pass strategy={spec!r}.")
+        elif advice := how_to_get(spec):
+            lines.append(advice)
+        else:
+            lines[0] += nearest(spec, strategies)
+        raise UnknownNameError("\n".join(lines)) from error

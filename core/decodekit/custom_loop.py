@@ -205,7 +205,7 @@ class CustomRepo(CustomLoop):
             function = model.load_custom_generate(self.name, trust_remote_code=True, **hub)
         except (OSError, ValueError) as error:
             message = (
-                f"custom_generate={self.name!r} can't be fetched: {error}\nCheck the name and the connection, or "
+                f"custom_generate={self.name!r} can't be fetched: {error}\nCheck name and connection, or "
                 "download the repository elsewhere and pass the path of its folder"
             )
             raise ModelNotFoundError(message) from error

@@ -67,4 +67,5 @@ def how_to_get(name: str) -> str | None:
         f"pass custom_generate={method.repo!r} with trust_remote_code=True, which downloads and runs its code"
     )
     ways.append("pass the path of a copy of that repository, with trust_remote_code=True")
-    return f"transformers moved {method.title} out, to https://hf.co/{method.repo}. To get it: {'; or '.join(ways)}."
+    place = f"https://hf.co/{method.repo}"
+    return f"transformers moved {method.title} out, to {place}. To get it: {'; or '.join(ways)}."

@@ -98,7 +98,7 @@ class Registry:
         if len(known[name]) > 1:
             message = (
                 f"several plugins claim the {NOUNS[kind]} {name!r}: {', '.join(map(str, known[name]))}. "
-                "Uninstall one, keep it out (decodekit plugins disable DISTRIBUTION), or pass the class itself"
+                "Uninstall one, keep it out (decodekit plugins disable NAME), or pass the class itself"
             )
             raise DuplicateNameError(message)
         return known[name][0]

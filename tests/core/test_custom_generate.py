@@ -27,7 +27,7 @@ STRATEGY = """
 FUNCTION = """
     import torch
 
-    def generate(model, input_ids, logits_processor=None, stopping_criteria=None, generation_config=None, **more):
+    def generate(model, input_ids, **more):
         return torch.cat([input_ids, input_ids[:, :1]], dim=1)
 """
 
@@ -145,7 +145,7 @@ METHODS = ["contrastive-search", "dola", "group-beam-search", "constrained-beam-
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_methods_that_moved_out_are_known_by_name_and_hub_id(method):
-    with pytest.raises(dk.TrustError, match="trust_remote_code=True.* transformers moved") as caught:
+    with pytest.raises(dk.TrustError, match=r"trust_remote_code=True.* transformers moved") as caught:
         read_custom(f"transformers-community/{method}")
     with pytest.raises(dk.UnknownNameError) as named:
         read_custom(method.replace("-", "_"))

@@ -285,7 +285,6 @@ def test_a_hub_repository_that_can_not_be_fetched_is_named(model, monkeypatch):
 
 
 def test_a_function_of_a_repository_without_open_keywords_is_called(model, repo):
-    folder = repo(
-        "def generate(model, input_ids, attention_mask, max_new_tokens, eos_token_id, pad_token_id):\n    return max_new_tokens"
-    )
+    names = "model, input_ids, attention_mask, max_new_tokens, eos_token_id, pad_token_id"
+    folder = repo(f"def generate({names}):\n    return max_new_tokens")
     assert dk.generate(model, **ARGUMENTS, custom_generate=folder, trust_remote_code=True) == 5

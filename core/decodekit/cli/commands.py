@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from decodekit import __version__
 from decodekit.cli.cache import cache
+from decodekit.cli.check import check
 from decodekit.cli.generate import WithPlugins, generate
 from decodekit.cli.plugins import plugins
 from decodekit.errors import DecodekitError
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.command(cls=WithPlugins)(generate)
 app.command()(plugins)
+app.command()(check)
 app.add_typer(cache, name="cache")
 
 
