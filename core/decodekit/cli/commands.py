@@ -44,8 +44,9 @@ app = typer.Typer(
     help="Decode text from Hugging Face models, with plugins.",
 )
 app.command(cls=WithPlugins)(generate)
-app.command()(plugins)
+
 app.command()(check)
+app.add_typer(plugins, name="plugins")
 app.add_typer(cache, name="cache")
 
 
