@@ -10,6 +10,7 @@ from decodekit import __version__
 from decodekit.cli.cache import cache
 from decodekit.cli.check import check
 from decodekit.cli.generate import WithPlugins, generate
+from decodekit.cli.new import new
 from decodekit.cli.plugins import plugins
 from decodekit.errors import DecodekitError
 
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.command(cls=WithPlugins)(generate)
 
 app.command()(check)
+app.command()(new)
 app.add_typer(plugins, name="plugins")
 app.add_typer(cache, name="cache")
 
