@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
+from transformers.utils import ModelOutput
 
 from decodekit.contract import BASES, check_class
 from decodekit.errors import ParameterError, UnsupportedArgumentError
@@ -71,7 +72,7 @@ def as_custom_generate(
         chain = processors if processors is not None else list(map(WrappedProcessor, logits_processor or ()))
         return generate(
             model,
-            input_ids[::copies],
+            None,
             _config(config),
             stopping_criteria=[
                 item for item in stopping_criteria or () if not isinstance(item, _FROM_CONFIG)
@@ -80,7 +81,7 @@ def as_custom_generate(
             processors=chain,
             tokenizer=tokenizer,
             streamer=streamer,
-            **_inputs(more, copies),
+            **_inputs(model, input_ids, more, copies),
             **own,
         )
 
@@ -126,16 +127,25 @@ def _config(config: GenerationConfig) -> GenerationConfig:
     return GenerationConfig.from_dict(fields)
 
 
-def _inputs(given: Mapping[str, Any], copies: int) -> dict[str, Any]:
+def _inputs(
+    model: "PreTrainedModel", input_ids: Tensor, given: Mapping[str, Any], copies: int
+) -> dict[str, Any]:
     """The model's inputs as they were before transformers repeated each prompt."""
     cache = given.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
-        message = "past_key_values with contents are not supported by decodekit's strategies; leave them out"
+        message = "past_key_values with contents are not supported by as_custom_generate; leave them out"
         raise UnsupportedArgumentError(message)
     left = {name: value for name, value in given.items() if name not in _MADE_BY_TRANSFORMERS}
     left.pop("past_key_values", None)
-    return {
-        name: value[::copies] if isinstance(value, Tensor) and value.dim() else value
-        for name, value in left.items()
-        if value is not None
-    }
+    if input_ids.shape[1] > 0:  # else the prompts are embeddings
+        left["decoder_input_ids" if model.config.is_encoder_decoder else "input_ids"] = input_ids
+    return {name: _first(value, copies) for name, value in left.items() if value is not None}
+
+
+def _first(value: Any, copies: int) -> Any:
+    """One row of each group of copies; an encoder's output holds several tensors."""
+    if isinstance(value, Tensor):
+        return value[::copies] if value.dim() else value
+    if isinstance(value, ModelOutput):
+        return type(value)(**{name: _first(item, copies) for name, item in value.items()})
+    return value

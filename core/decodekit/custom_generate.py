@@ -81,9 +81,7 @@ def custom_of(
         return None
     trusted = kwargs.pop("trust_remote_code", None)
     try:
-        return read_custom(
-            named["custom_generate"], strategy=ours["strategy"], trust_remote_code=trusted
-        )
+        return read_custom(named["custom_generate"], strategy=ours["strategy"], trust_remote_code=trusted)
     except Exception:
         if named["streamer"] is not None:
             named["streamer"].end()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, GenerationMixin
 from transformers.generation.stopping_criteria import StoppingCriteriaList, StopStringCriteria
 
 from decodekit.errors import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CustomFunction", "CustomLoop", "CustomRepo"]
 
+THEIRS = GenerationMixin.generate  # what `drop_in` replaces for a while
 _HANDED = ("streamer", "tokenizer", "assistant_model", "assistant_tokenizer", "synced_gpus")
 """What transformers takes and does not give to a function, whatever its signature names."""
 _STANDARD = ("model", "input_ids", "logits_processor", "stopping_criteria", "generation_config")
@@ -70,21 +71,24 @@ class CustomFunction(CustomLoop):
         """
         signature = self._signature()
         given = {name: value for name, value in {**arguments, **kwargs}.items() if value is not None}
-        _refuse_ours(given, "a custom_generate function")
-        handed = _handed(model, given)
-        self._refuse_unnamed(signature, given)
-        own = {name: given[name] for name in signature if name in given and name not in _STANDARD}
-        own |= {name: value for name, value in handed.items() if name in signature}
-        self._check_required(signature, own)
-        values = {name: value for name, value in given.items() if name not in handed}
-        fields = GenerationConfig().to_dict()
-        values = {name: value for name, value in values.items() if name not in own or name in fields}
-        values |= {"streamer": given["streamer"]} if "streamer" in given else {}  # it gets the prompt there
-        stops = _take_stop_strings(values, given.get("tokenizer"))
-        streamer = None if "streamer" in own else given.get("streamer")
-        with _told(streamer) as tell:
-            prepared = self._prepared(signature, own, stops, tell)
-            return type(model).generate(model, **values, custom_generate=prepared)
+        given.pop("custom_generate", None)
+        streamer = given.get("streamer")
+        with _told(streamer, "streamer" in signature) as tell:
+            _refuse_ours(
+                {name: given[name] for name in given if name not in signature}, "a custom_generate function"
+            )
+            self._refuse_unnamed(signature, given)
+            handed = _handed(model, given)
+            prepared = {*_STANDARD, *inspect.signature(model.forward).parameters}
+            own = {name: given[name] for name in signature if name in given and name not in prepared}
+            own |= {name: value for name, value in handed.items() if name in signature}
+            self._check_required(signature, own, prepared)
+            theirs = {*GenerationConfig().to_dict(), *inspect.signature(THEIRS).parameters} - handed.keys()
+            values = {name: given[name] for name in given if name in theirs or name not in own | handed}
+            values |= {"streamer": streamer} if streamer is not None else {}  # it gets the prompt there
+            stops = _take_stop_strings(values, given.get("tokenizer"))
+            loop = self._prepared(signature, own, stops, tell)
+            return THEIRS(model, **values, custom_generate=loop)
 
     def _signature(self) -> Mapping[str, inspect.Parameter]:
         try:
@@ -112,10 +116,11 @@ class CustomFunction(CustomLoop):
                 )
                 raise UnsupportedArgumentError(message)
 
-    def _check_required(self, signature: Mapping[str, inspect.Parameter], own: Mapping[str, Any]) -> None:
+    def _check_required(
+        self, signature: Mapping[str, inspect.Parameter], own: Mapping[str, Any], prepared: set[str]
+    ) -> None:
         """Before the first forward pass, as the function itself would only say it after the prompt."""
-        prepared = {*_STANDARD, "inputs_tensor", "attention_mask", "past_key_values", "position_ids"}
-        prepared |= {"use_cache", "logits_to_keep", "encoder_outputs", next(iter(signature))}
+        prepared = {*prepared, "inputs_tensor", next(iter(signature))}
         for name, item in signature.items():
             bound = item.kind in (item.VAR_KEYWORD, item.VAR_POSITIONAL)
             if item.default is item.empty and not bound and name not in prepared and name not in own:
@@ -209,7 +214,7 @@ class CustomRepo(CustomLoop):
                 "download the repository elsewhere and pass the path of its folder"
             )
             raise ModelNotFoundError(message) from error
-        values = {name: value for name, value in arguments.items() if name not in _OURS}
+        values = {name: value for name, value in arguments.items() if name not in _KEPT}
         values |= {name: value for name, value in kwargs.items() if name not in hub}
         parameters = inspect.signature(function).parameters
         if not any(item.kind is item.VAR_KEYWORD for item in parameters.values()):
@@ -231,6 +236,10 @@ _OURS = {
     "logits_processor=[decodekit.adapters.to_transformers(processor)]",
     "seed": "it draws as it likes: call torch.manual_seed before",
 }
+
+
+_KEPT = {*_OURS, "custom_generate"}
+"""Arguments that foreign code does not get."""
 
 
 def _refuse_ours(given: Mapping[str, Any], who: str) -> None:
@@ -270,20 +279,24 @@ def _take_stop_strings(values: dict[str, Any], tokenizer: Any) -> _StopStrings |
 
 
 @contextlib.contextmanager
-def _told(streamer: Any) -> Iterator[Callable[[Any, Tensor], None]]:
-    """Tell a streamer what a function returned that does not know streamers, and end it in any case."""
+def _told(streamer: Any, is_named: bool) -> Iterator[Callable[[Any, Tensor], None]]:
+    """Tell a streamer what a function returned that names none, and end it.
+
+    A function that names it puts and ends on its own, unless it fails.
+    """
 
     def tell(result: Any, input_ids: Tensor) -> None:
         sequences = getattr(result, "sequences", result)
-        if streamer is None or not isinstance(sequences, Tensor):
-            return
-        for column in sequences[:, input_ids.shape[1] :].unbind(dim=1):
-            streamer.put(column.cpu())
+        if streamer is not None and not is_named and isinstance(sequences, Tensor):
+            for column in sequences[:, input_ids.shape[1] :].unbind(dim=1):
+                streamer.put(column.cpu())
 
+    done = False
     try:
         yield tell
+        done = True
     finally:
-        if streamer is not None:
+        if streamer is not None and not (is_named and done):
             streamer.end()
 
 

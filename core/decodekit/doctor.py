@@ -1,12 +1,15 @@
 """The doctor: what is wrong with the installed plugins, found without letting them into this process.
 
-A worker process imports one plugin after the other and says what came of each. When one hangs or takes
-the worker down, it alone is blamed, and a new worker goes on with the next.
+A worker process imports decodekit once, and each plugin in a child of its own, and says what came of it.
+Where a system can't fork, the worker itself imports them; when one takes it down, that one alone is
+blamed, and a new worker goes on with the next.
 """
 
 import importlib.util
 import json
+import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +29,8 @@ __all__ = ["Finding", "diagnose", "probe"]
 
 START_SECONDS = 120.0
 """How long the worker may take to import decodekit itself."""
+GRACE_SECONDS = 5.0
+"""How much longer than a plugin the worker itself may take to answer."""
 _WORKER = "from decodekit.doctor import probe; probe()"
 
 
@@ -93,16 +98,51 @@ def diagnose(
 
 
 def probe() -> None:
-    """The worker: read keys of entry points from standard input, import each, answer with a line of JSON."""
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # what a plugin prints is no answer
+    """The worker: reads questions from standard input, a line of JSON each, and answers likewise.
+
+    Where the system can fork, each plugin is imported in a child, so that none costs the worker.
+    """
+    answers, sys.stdout = sys.stdout, sys.stderr  # what a plugin prints is no answer
     known = {key_of(point): point for point in points()}
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
-        found = load_point(known[json.loads(line)])
-        entries = [[entry.kind, entry.name, *_needs(entry.cls)] for entry in found.entries]
-        failures = [[failure.reason, failure.missing] for failure in found.failures]
-        print(json.dumps({"entries": entries, "failures": failures}), file=answers, flush=True)
+        key, seconds = json.loads(line)
+        if not hasattr(os, "fork"):
+            print(json.dumps(_loaded(known[key])), file=answers, flush=True)
+            continue
+        child = os.fork()
+        if child == 0:
+            print(json.dumps(_loaded(known[key])), file=answers, flush=True)
+            os._exit(0)
+        trouble = _wait(child, seconds)
+        if trouble is not None:
+            print(json.dumps(trouble), file=answers, flush=True)
+
+
+def _loaded(point: EntryPoint) -> dict[str, Any]:
+    found = load_point(point)
+    return {
+        "entries": [[entry.kind, entry.name, *_needs(entry.cls)] for entry in found.entries],
+        "failures": [[failure.reason, failure.missing] for failure in found.failures],
+    }
+
+
+def _wait(child: int, seconds: float) -> dict[str, str] | None:
+    """What went wrong with a child; None when it has answered."""
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            code = os.waitstatus_to_exitcode(status)
+            return None if code == 0 else {"state": "broken", "problem": _death(code)}
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return _hangs(seconds)
+
+
+def _hangs(seconds: float) -> dict[str, str]:
+    return {"state": "hangs", "problem": f"its import takes over {seconds:g} s"}
 
 
 def _needs(cls: Any) -> list[str]:
@@ -145,8 +185,8 @@ class _Worker:
             raise TimeoutError from None
         return None if line is None else json.loads(line)
 
-    def ask(self, key: str) -> None:
-        self.process.stdin.write(json.dumps(key) + "\n")
+    def ask(self, key: str, seconds: float) -> None:
+        self.process.stdin.write(json.dumps([key, seconds]) + "\n")
         self.process.stdin.flush()
 
     def stop(self) -> int:
@@ -168,11 +208,11 @@ def _answers(points: Iterable[EntryPoint], seconds: float) -> Iterator[tuple[Ent
                 worker.answer(START_SECONDS)
             started = time.perf_counter()
             try:
-                worker.ask(key_of(point))
-                answer = worker.answer(seconds)
+                worker.ask(key_of(point), seconds)
+                answer = worker.answer(seconds + GRACE_SECONDS)
             except TimeoutError:
                 worker.stop()
-                worker, answer = None, {"state": "hangs", "problem": f"its import takes over {seconds:g} s"}
+                worker, answer = None, _hangs(seconds)
             except OSError:
                 answer = None
             if answer is None and worker is not None:

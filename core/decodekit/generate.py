@@ -127,7 +127,7 @@ def run(
     """
     custom = custom_of(named, ours, kwargs)
     if isinstance(custom, CustomLoop):
-        return custom.run(model, named | ours, kwargs)  # type: ignore[no-any-return]  # its own result
+        return custom.run(model, {**named, **ours}, kwargs)  # type: ignore[no-any-return]  # its own result
     ours = {**ours, "strategy": ours["strategy"] if custom is None else custom}
     with _ending(named["streamer"]):
         call = _prepare(model, named, ours, kwargs)

@@ -5,6 +5,7 @@ import decodekit as dk
 import pytest
 import torch
 from decodekit.testing.models import tiny_llama
+from transformers import BartConfig, BartForConditionalGeneration
 
 IDS = torch.tensor([[0, 3, 4], [5, 6, 7]])
 MASK = torch.tensor([[0, 1, 1], [1, 1, 1]])
@@ -135,3 +136,28 @@ def test_a_filled_cache_is_refused(model):
         model.generate(
             IDS[1:], past_key_values=cache, max_new_tokens=2, custom_generate=dk.as_custom_generate("greedy")
         )
+
+
+def test_an_encoder_decoder_model_decodes_as_well():
+    sizes = {
+        "d_model": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_ffn_dim": 16,
+        "decoder_ffn_dim": 16,
+    }
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": 40}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = BartForConditionalGeneration(BartConfig(**sizes, **heads, max_position_embeddings=64)).eval()
+    arguments = {**ARGUMENTS, "num_beams": 3, "forced_eos_token_id": None}
+    ours = model.generate(**arguments, custom_generate=dk.as_custom_generate("beam"))
+    assert torch.equal(ours, dk.generate(model, **arguments, strategy="beam"))
+    assert torch.equal(ours, model.generate(**arguments))
+
+
+def test_prompts_may_be_embeddings(model):
+    embeds = model.get_input_embeddings()(IDS[1:]).detach()
+    arguments = {"inputs_embeds": embeds, "max_new_tokens": 6, "eos_token_id": 2, "pad_token_id": 0}
+    ours = model.generate(**arguments, custom_generate=dk.as_custom_generate("greedy"))
+    assert torch.equal(ours, model.generate(**arguments))

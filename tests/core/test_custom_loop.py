@@ -288,3 +288,30 @@ def test_a_function_of_a_repository_without_open_keywords_is_called(model, repo)
     names = "model, input_ids, attention_mask, max_new_tokens, eos_token_id, pad_token_id"
     folder = repo(f"def generate({names}):\n    return max_new_tokens")
     assert dk.generate(model, **ARGUMENTS, custom_generate=folder, trust_remote_code=True) == 5
+
+
+def test_a_model_input_that_the_function_names_is_the_prepared_one(model):
+    def loop(model, input_ids, attention_mask=None, **more):
+        return attention_mask
+
+    arguments = {**ARGUMENTS, "num_return_sequences": 2, "do_sample": True}
+    expanded = MASK.repeat_interleave(2, dim=0)
+    assert torch.equal(dk.generate(model, **arguments, custom_generate=loop), expanded)
+
+
+def test_a_seed_reaches_a_function_that_names_it(model):
+    loop, got = recorder(seed=None)
+    dk.generate(model, **ARGUMENTS, seed=4, custom_generate=loop)
+    assert got["seed"] == 4
+
+
+def test_inside_drop_in_a_function_runs_once(model):
+    calls = []
+
+    def loop(model, input_ids, **more):
+        calls.append(input_ids)
+        return input_ids
+
+    with dk.drop_in(model):
+        assert torch.equal(model.generate(**ARGUMENTS, custom_generate=loop), IDS)
+    assert len(calls) == 1
