@@ -58,6 +58,16 @@ def test_a_report_as_json(run):
     assert report["results"][2]["law"] == "shift_invariant"
 
 
+def test_only_some_properties_are_checked(run):
+    result = check(run, "top_k", "--only", "P8")
+
+    assert result.exit_code == 0
+    assert result.stdout == "top_k\n  passed   P8   no resurrection\n\ntop_k: 1 passed\n"
+    failed = check(run, "cap_in_a_folder", "--only", "P8", "--example", '{"cap": 2}')
+    assert failed.exit_code == 1
+    assert "def test_p8_no_resurrection():" in failed.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -66,6 +76,7 @@ def test_a_report_as_json(run):
         (["min_q"], "is no installed plugin, and there is no module 'min_q'. Did you mean 'min_p'"),
         (["top_k", "--example", "{"], "--example '{' is not JSON"),
         (["top_k", "--example", "3"], "must be an object"),
+        (["top_k", "--only", "S1"], "--only S1: no such property applies; these do: P1, P8, P9"),
     ],
 )
 def test_what_can_not_be_checked_is_one_line(run, refused, arguments, message):
