@@ -36,7 +36,7 @@ CONFORMANCE = """<!-- Written by docs/generate.py from the kit; `make docs` writ
 
 # What the conformance kit checks
 
-Every property that `decodekit check`, the pytest plugin and the functions of `decodekit.testing` look at:
+Every property that the command line, the pytest plugin and the functions of `decodekit.testing` look at:
 what must hold, why it matters, and what to do when it does not. A property with a law is checked when the
 class declares that law in `LAWS`; the others hold for every plugin to which they apply. How to run the
 kit, and how to read its reports: [Write a plugin](plugins.md#3-the-kit).
