@@ -17,6 +17,7 @@ __all__ = ["NEW_KINDS", "new_plugin", "plugin_files"]
 NEW_KINDS: dict[str, Kind] = {
     "processor": "processors",
     "strategy": "strategies",
+    "drafter": "drafters",
     "quant-backend": "quant_backends",
 }
 """What the command line calls a kind -> the kind."""
@@ -31,6 +32,11 @@ ids = dk.generate(model, **inputs, do_sample=True, processors=["@@name@@"], seed
 model, tokenizer = dk.load()
 inputs = tokenizer("The sky is", return_tensors="pt")
 ids = dk.generate(model, **inputs, strategy="@@name@@", seed=1, max_new_tokens=20)""",
+    "drafter": """import decodekit as dk
+
+model, tokenizer = dk.load()
+inputs = tokenizer("one two three one two", return_tensors="pt")
+ids = dk.generate(model, **inputs, strategy="assisted", drafter="@@name@@", max_new_tokens=20)""",
     "quant-backend": """import decodekit as dk
 
 model, tokenizer = dk.load(quant="@@name@@")""",
@@ -73,7 +79,7 @@ class _Names:
             "kind_words": registered.replace("_", " ").replace("quant ", "quantization "),
             "base": BASES[registered].__name__,
             "core": version("decodekit-core"),
-            "test_requirements": "",
+            "test_requirements": ', "decodekit-strategies"' if self.kind == "drafter" else "",
         }
 
     def fill(self, text: str) -> str:

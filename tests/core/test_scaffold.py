@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 BUILT_IN = {
     "processor": "processors/decodekit_processors/min_p.py",
     "strategy": "strategies/decodekit_strategies/sample.py",
+    "drafter": "strategies/decodekit_strategies/drafters/prompt_lookup.py",
     "quant-backend": "quant_backends/decodekit_quant_backends/none.py",
 }
 

@@ -15,8 +15,8 @@ if importlib.util.find_spec("hypothesis") is None:
     raise MissingLibraryError(message)
 
 from decodekit.testing.check import PROFILES
-from decodekit.testing.drafter_checks import check_drafter, drafter_checks
 from decodekit.testing.conformance import check_plugin, parametrize, plugin_checks, plugins_of, replay
+from decodekit.testing.drafter_checks import check_drafter, drafter_checks
 from decodekit.testing.processor_checks import check_processor, processor_checks
 from decodekit.testing.processor_subject import OracleRow
 from decodekit.testing.report import ConformanceError, Outcome, Report, Result
@@ -31,10 +31,10 @@ __all__ = [
     "Report",
     "Result",
     "check_drafter",
+    "check_plugin",
     "check_processor",
     "check_strategy",
     "drafter_checks",
-    "check_plugin",
     "parametrize",
     "plugin_checks",
     "plugins_of",

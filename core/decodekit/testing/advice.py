@@ -251,5 +251,25 @@ ADVICE: dict[str, Advice] = {
         "Looking at a call must not change it.",
         "Do not draw or compute depending on what was asked to be recorded.",
     ),
+    "D1 contract": Advice(
+        "A draft of a wrong shape, or of ids that do not exist, fails deep inside the forward pass.",
+        "Return one list for each row, no longer than `lengths`, of plain ints below the vocabulary size.",
+    ),
+    "D2 transparency": Advice(
+        "A draft may cost time; if it changes a token, users get another text than they asked for.",
+        "Keep what belongs to a row in `row.memo`, and build a new value instead of changing a shared one.",
+    ),
+    "D3 purity": Advice(
+        "The strategy may ask twice, and after a rejection it asks about the same row again.",
+        "Derive the draft from `row.since(0)`; take tokens with `pick`, never with `torch.multinomial`.",
+    ),
+    "D4 honest q": Advice(
+        "Acceptance divides by q: tokens that were drawn from another distribution bias the output.",
+        "Report in `Draft.q` the distribution that `pick` was given, for the same column.",
+    ),
+    "D5 the model is as it was": Advice(
+        "An early exit or a quantized copy that is not put back changes every later call.",
+        "Restore in `finally`, or work on a copy that `bind` makes.",
+    ),
 }
 """By id and title of the check."""

@@ -9,6 +9,8 @@ from decodekit.custom_generate import load_object
 from decodekit.errors import ParameterError, UnknownNameError, nearest
 from decodekit.registry import registry
 from decodekit.testing.check import Check
+from decodekit.testing.drafter_checks import DRAFTER_CHECKS, check_drafter, drafter_checks
+from decodekit.testing.drafter_subject import DrafterSubject
 from decodekit.testing.processor_checks import PROCESSOR_CHECKS, check_processor, processor_checks
 from decodekit.testing.processor_subject import ProcessorSubject
 from decodekit.testing.report import Outcome, Report, Result
@@ -26,12 +28,13 @@ _Checks = Callable[..., list[tuple[str, Callable[[], Result]]]]
 _KITS: dict[Kind, tuple[_Report, _Checks]] = {
     "processors": (check_processor, processor_checks),
     "strategies": (check_strategy, strategy_checks),
+    "drafters": (check_drafter, drafter_checks),
 }
 
 
 def all_checks() -> dict[Kind, tuple[Check[Any], ...]]:
     """Every property of the kit, by kind, in the order of the numbers."""
-    return {"processors": PROCESSOR_CHECKS, "strategies": STRATEGY_CHECKS}
+    return {"processors": PROCESSOR_CHECKS, "strategies": STRATEGY_CHECKS, "drafters": DRAFTER_CHECKS}
 
 
 def check_plugin(plugin: Any, **options: Any) -> Report:
@@ -143,6 +146,8 @@ def replay(key: str, plugin: Any, values: Sequence[Any], **options: Any) -> None
         subject: Any = ProcessorSubject(cls, None, (), options.get("oracle"))
     elif kind == "strategies":
         subject = StrategySubject(cls)
+    elif kind == "drafters":
+        subject = DrafterSubject(cls)
     else:
         raise _unknown(plugin)
     replay_values(all_checks()[kind], subject, key, values)

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import torch
 
+from decodekit.drafter import Drafter
 from decodekit.errors import UnknownNameError, nearest
 from decodekit.history import History
 from decodekit.params import ParamInfo
@@ -89,11 +90,13 @@ def as_code(value: Any, cls: type) -> str | None:
     if isinstance(value, processor_subject.Case):
         return _processor_case(value)
     if isinstance(value, strategy_case.Case):
-        return _strategy_case(value)
+        return _strategy_case(value) if isinstance(value.strategy, cls) else None  # else it wraps a drafter
     if isinstance(value, ParamInfo):
         return f"params_of({cls.__name__})[{value.name!r}]"
     if isinstance(value, (Processor, Strategy, *_KNOWN)):
         return repr(value)
+    if isinstance(value, Drafter):
+        return repr(value) if " object at " not in repr(value) else None
     if isinstance(value, (list, tuple)):
         parts = [as_code(item, cls) for item in value]
         return None if None in parts else f"[{', '.join(map(str, parts))}]"
