@@ -1,6 +1,6 @@
-"""Write what the docs tell of the members: docs/catalogue.md, and the table in README.md.
+"""Write what the docs have from the code: the catalogue, the kit's properties, README's table, a plugin.
 
-``python docs/generate.py`` writes both; with ``--check`` it writes nothing and fails when one is stale.
+``python docs/generate.py`` writes them; with ``--check`` it writes nothing and fails when one is stale.
 """
 
 import argparse
@@ -12,6 +12,9 @@ from typing import Any
 
 import attrs
 import decodekit as dk
+from decodekit.scaffold import plugin_files
+from decodekit.testing.advice import ADVICE, Advice
+from decodekit.testing.conformance import all_checks
 
 ROOT = Path(__file__).parents[1]
 KINDS = {
@@ -20,6 +23,7 @@ KINDS = {
     "Processors": ("decodekit-processors", dk.processors),
     "Quantization backends": ("decodekit-quant-backends", dk.quant_backends),
 }
+TEMPLATE = ("processor", "near_top")
 START, END = "<!-- members: written by docs/generate.py -->", "<!-- end of members -->"
 HEAD = """<!-- Written by docs/generate.py from the classes; `make docs` writes it again. -->
 
@@ -27,6 +31,15 @@ HEAD = """<!-- Written by docs/generate.py from the classes; `make docs` writes 
 
 Every member of the three packages that come with decodekit. The same facts for what is installed on
 your machine, plugins of others included: `decodekit plugins`.
+"""
+CONFORMANCE = """<!-- Written by docs/generate.py from the kit; `make docs` writes it again. -->
+
+# What the conformance kit checks
+
+Every property that the command line, the pytest plugin and the functions of `decodekit.testing` look at:
+what must hold, why it matters, and what to do when it does not. A property with a law is checked when the
+class declares that law in `LAWS`; the others hold for every plugin to which they apply. How to run the
+kit, and how to read its reports: [Write a plugin](plugins.md#3-the-kit).
 """
 _LABEL = re.compile(r"^(Source|Range|Shape|Keeps|Law|Needs|Raises):", re.M)
 
@@ -45,6 +58,20 @@ def catalogue_page() -> str:
         parts += [_section(entry) for entry in members(kind)]
     parts += [_glossary("Laws of processors", dk.Laws), _glossary("Laws of strategies", dk.StrategyLaws)]
     parts.append(_glossary("Laws of drafters", dk.DrafterLaws))
+    return "\n".join(parts)
+
+
+def conformance_page() -> str:
+    """The whole of docs/conformance.md."""
+    parts = [CONFORMANCE]
+    for kind, checks in all_checks().items():
+        parts.append(f"# {kind.replace('_', ' ').replace('quant ', 'quantization ').capitalize()}\n")
+        for item in checks:
+            advice = ADVICE.get(item.key, Advice())
+            law = f" Law: `{item.law}`." if item.law else ""
+            lines = [f"## {item.key}", "", f"{_prose(item.promise)}{law}", ""]
+            lines += [f"* **Why it matters**: {advice.why}"] if advice.why else []
+            parts.append("\n".join([*lines, f"* **What to do**: {advice.remedy}", ""]))
     return "\n".join(parts)
 
 
@@ -68,7 +95,14 @@ def pages(root: Path) -> dict[Path, str]:
     if not found:
         message = f"{readme} lacks the lines {START!r} and {END!r}, between which the table of members goes"
         raise SystemExit(message)
-    return {root / "docs" / "catalogue.md": catalogue_page(), readme: before + readme_table() + after}
+    docs = root / "docs"
+    template = {docs / "plugin_template" / path: text for path, text in plugin_files(*TEMPLATE)}
+    return {
+        docs / "catalogue.md": catalogue_page(),
+        docs / "conformance.md": conformance_page(),
+        readme: before + readme_table() + after,
+        **template,
+    }
 
 
 def stale(root: Path) -> dict[Path, str]:
@@ -131,6 +165,7 @@ def main() -> None:
         message = f"stale: {names}; run `make docs`"
         raise SystemExit(message)
     for path, text in old.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
 

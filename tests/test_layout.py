@@ -22,7 +22,7 @@ PRIVATE = {name for name in vars(GenerationMixin) if re.match(r"_[a-z]", name)}
 SKIPPED = re.compile(r"\.(?!ci$).*|__pycache__|build|dist|.*\.egg-info")
 # What every installation has. Anything else is optional and imported by the function that needs it.
 EVERYWHERE = {"attrs", "torch", "numpy", "transformers", "tokenizers", "huggingface_hub", "safetensors"}
-IN_CORE = {"pluggy", "typer", "click", "rich", "platformdirs", "filelock"}
+IN_CORE = {"pluggy", "typer", "click", "rich", "packaging", "platformdirs", "filelock"}
 IN_KIT = {"hypothesis", "pytest"}
 
 
@@ -115,7 +115,7 @@ def optional_libraries_are_imported_late(root):
     for name, tree in packages(root):
         known = {"__future__", "decodekit", *PLUGINS, *EVERYWHERE}
         known |= IN_CORE if name.startswith(PACKAGES[0]) else set()
-        known |= IN_KIT if name.startswith(PACKAGES[0] + "/testing/") else set()
+        known |= IN_KIT if name.startswith((PACKAGES[0] + "/testing/", PACKAGES[0] + "_pytest/")) else set()
         for line, module, _ in imports(at_import(tree.body)):
             if module.partition(".")[0] not in known | sys.stdlib_module_names:
                 yield f"{name}:{line}: {module}"

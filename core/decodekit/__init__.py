@@ -1,5 +1,6 @@
 """decodekit: a plugin-based decoding framework for Hugging Face models."""
 
+from decodekit.as_custom_generate import as_custom_generate
 from decodekit.batch import Batch
 from decodekit.chain import Chain
 from decodekit.distribution import Distribution
@@ -16,6 +17,7 @@ from decodekit.errors import (
     NonFiniteLogitsError,
     ParameterError,
     PluginError,
+    TrustError,
     UnknownNameError,
     UnsupportedArgumentError,
 )
@@ -87,9 +89,11 @@ __all__ = [
     "Strategy",
     "StrategyLaws",
     "TokenEvent",
+    "TrustError",
     "UnknownNameError",
     "UnsupportedArgumentError",
     "__version__",
+    "as_custom_generate",
     "drafters",
     "drop_in",
     "generate",

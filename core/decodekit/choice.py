@@ -7,6 +7,7 @@ from transformers import GenerationConfig
 
 from decodekit.chain_config import FIELDS
 from decodekit.errors import CapabilityError, ParameterError, UnknownNameError, UnsupportedArgumentError
+from decodekit.moved import how_to_get
 from decodekit.params import params_of
 from decodekit.registry import registry
 from decodekit.session import Session
@@ -144,7 +145,10 @@ def default_strategy(
     try:
         cls = registry().entry("strategies", name).cls
     except UnknownNameError as error:
-        message = f"the configuration asks for {mode} ({_why(config)}), the strategy {name!r}: {error}"
+        advice = how_to_get(mode) or ""
+        message = (
+            f"the configuration asks for {mode} ({_why(config)}), the strategy {name!r}: {error}\n{advice}"
+        )
         raise UnsupportedArgumentError(message) from error
     for key, value in {"prompt_lookup_num_tokens": config.prompt_lookup_num_tokens, **objects}.items():
         if value is not None and key not in params_of(cls):

@@ -7,7 +7,6 @@ what fails is kept with its reason, and the rest goes on.
 import contextlib
 import inspect
 import os
-import re
 import traceback
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
@@ -17,10 +16,23 @@ import attrs
 
 from decodekit.contract import BASES, Kind, check_class
 from decodekit.entry import Entry, PluginFailure
-from decodekit.errors import DecodekitError, PluginError, nearest
+from decodekit.errors import DamagedCacheError, DecodekitError, PluginError, nearest
 from decodekit.hookspecs import hooks_of
+from decodekit.settings import disabled_plugins, normal_name
+from decodekit.trust import check_plugin
 
-__all__ = ["DISABLED", "STRICT", "Discovered", "discover"]
+__all__ = [
+    "DISABLED",
+    "STRICT",
+    "Discovered",
+    "disabled_by_environment",
+    "discover",
+    "key_of",
+    "load_point",
+    "names_of",
+    "origin_of",
+    "points",
+]
 
 DISABLED = "DECODEKIT_DISABLED_PLUGINS"
 STRICT = "DECODEKIT_STRICT_PLUGINS"
@@ -33,7 +45,8 @@ class Discovered:
 
     entries: list[Entry] = attrs.field(factory=list)
     failures: list[PluginFailure] = attrs.field(factory=list)
-    disabled: list[str] = attrs.field(factory=list)
+    disabled: dict[str, str] = attrs.field(factory=dict)
+    """``distribution:entry-point`` -> what keeps it out."""
 
 
 def discover() -> Discovered:
@@ -43,21 +56,48 @@ def discover() -> Discovered:
         PluginError: a plugin is broken and DECODEKIT_STRICT_PLUGINS is set.
     """
     found = Discovered()
-    off = {_normal(key) for key in os.environ.get(DISABLED, "").split(",")}
+    off = dict.fromkeys(_switched_off(found), "`decodekit plugins disable`")
+    off |= dict.fromkeys(disabled_by_environment(), DISABLED)
     plugins: list[object] = []
-    for point in sorted(entry_points(group="decodekit"), key=_key):
-        if off & {_normal(_origin(point)[0]), _normal(_key(point))}:
-            found.disabled.append(_key(point))
+    for point in points():
+        if reasons := [off[name] for name in sorted(names_of(point) & off.keys())]:
+            found.disabled[key_of(point)] = reasons[0]
             continue
-        with _isolated(found, point):
-            plugin = point.load()
-            if not any(plugin is other for other in plugins):  # two entry points may name one module
-                plugins.append(plugin)
-                _collect(found, point, plugin)
+        _load(found, point, plugins)
     if found.failures and os.environ.get(STRICT, "").lower() not in ("", "0", "false"):
         message = f"{found.failures[0]} ({STRICT} is set)\n{found.failures[0].traceback}"
         raise PluginError(message)
     return found
+
+
+def disabled_by_environment() -> set[str]:
+    """What the environment variable keeps out, normalised."""
+    return {normal_name(key) for key in os.environ.get(DISABLED, "").split(",") if key.strip()}
+
+
+def load_point(point: EntryPoint) -> Discovered:
+    """Load one entry point alone, whether it is kept out or not."""
+    found = Discovered()
+    _load(found, point, [])
+    return found
+
+
+def _load(found: Discovered, point: EntryPoint, plugins: list[object]) -> None:
+    with _isolated(found, point):
+        check_plugin(point)
+        plugin = point.load()
+        if not any(plugin is other for other in plugins):  # two entry points may name one module
+            plugins.append(plugin)
+            _collect(found, point, plugin)
+
+
+def _switched_off(found: Discovered) -> list[str]:
+    """What the user's settings keep out; damaged settings are told, and keep nothing out."""
+    try:
+        return disabled_plugins()
+    except DamagedCacheError as error:
+        found.failures.append(PluginFailure("decodekit-core", "", "settings", str(error), ""))
+        return []
 
 
 def _collect(found: Discovered, point: EntryPoint, plugin: object) -> None:
@@ -92,7 +132,7 @@ def _classes(name: str, hook: Callable[..., Any]) -> list[Any]:
 
 
 def _entry(kind: Kind, cls: Any, point: EntryPoint) -> Entry:
-    return Entry(kind, check_class(kind, cls).NAME, cls, *_origin(point), cls.__module__)
+    return Entry(kind, check_class(kind, cls).NAME, cls, *origin_of(point), cls.__module__)
 
 
 @contextlib.contextmanager
@@ -102,18 +142,34 @@ def _isolated(found: Discovered, point: EntryPoint) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         text = str(error) if isinstance(error, DecodekitError) else f"{type(error).__name__}: {error}"
         trace = "".join(traceback.format_exception(error))
-        found.failures.append(PluginFailure(*_origin(point), point.name, " ".join(text.split()), trace))
+        reason = " ".join(text.split())
+        found.failures.append(
+            PluginFailure(*origin_of(point), point.name, reason, trace, _missing(error, point))
+        )
 
 
-def _origin(point: EntryPoint) -> tuple[str, str]:
+def _missing(error: BaseException, point: EntryPoint) -> str:
+    """The library that is not installed, when that is the reason; the plugin's own modules are none."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    top = (name or "").partition(".")[0]
+    return "" if top == point.module.partition(".")[0] else top
+
+
+def origin_of(point: EntryPoint) -> tuple[str, str]:
     """The distribution of an entry point and its version."""
     return (point.dist.name, point.dist.version) if point.dist else ("unknown distribution", "")
 
 
-def _key(point: EntryPoint) -> str:
-    return f"{_origin(point)[0]}:{point.name}"
+def key_of(point: EntryPoint) -> str:
+    """What users call an entry point: ``distribution:entry-point``."""
+    return f"{origin_of(point)[0]}:{point.name}"
 
 
-def _normal(name: str) -> str:
-    """A distribution's name in the one spelling that packaging tools compare."""
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+def points() -> list[EntryPoint]:
+    """The entry points of the group, in the order of distribution and name."""
+    return sorted(entry_points(group="decodekit"), key=key_of)
+
+
+def names_of(point: EntryPoint) -> set[str]:
+    """The names by which a user can keep it out: the distribution's, and that of the entry point."""
+    return {normal_name(origin_of(point)[0]), normal_name(key_of(point))}

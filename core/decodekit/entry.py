@@ -20,6 +20,8 @@ class PluginFailure:
     entry_point: str
     reason: str
     traceback: str = attrs.field(repr=False)
+    missing: str = ""
+    """The library that is not installed, when that is the reason."""
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version} ({self.entry_point}): {self.reason}"

@@ -19,6 +19,7 @@ __all__ = [
     "NonFiniteLogitsError",
     "ParameterError",
     "PluginError",
+    "TrustError",
     "UnknownNameError",
     "UnsupportedArgumentError",
     "nearest",
@@ -47,6 +48,10 @@ class DuplicateNameError(DecodekitError, LookupError):
 
 class PluginError(DecodekitError, ImportError):
     """An installed plugin could not be loaded or breaks the plugin contract."""
+
+
+class TrustError(DecodekitError, PermissionError):
+    """Code that is not part of decodekit would run, and nobody has allowed it."""
 
 
 class MissingLibraryError(DecodekitError, ImportError):

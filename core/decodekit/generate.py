@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from decodekit.call import Call, Options, prepare
+from decodekit.custom_generate import CustomLoop, custom_of
 from decodekit.drop_in import has_own_generate, through_own_generate
 from decodekit.errors import UnsupportedArgumentError
 from decodekit.outputs import AnyOutput
@@ -63,7 +64,10 @@ def generate(
         negative_prompt_ids: int64 [B, T] or [1, T], what ``guidance_scale`` leads away from; left out, the
             last token of each prompt.
         negative_prompt_attention_mask: of the same shape, which of them are tokens.
-        custom_generate: not supported by this version; see ``strategy``.
+        custom_generate: code that says how to decode: ``"package.module"``, ``"package.module:name"``, a
+            function of transformers' kind, a `Strategy`, a folder or a hub id (with
+            ``trust_remote_code=True``). A function or a repository runs instead of our own loop, and
+            gives what it gives.
         strategy: a name (see `decodekit.strategies`), a pair ``(name, {parameter: value})``, a class or
             an instance. Left out, the configuration decides as in transformers.
         processors: the whole chain in its order; each item a name, a pair ``(name, {parameter: value})``,
@@ -121,6 +125,10 @@ def run(
         ours: strategy, processors, seed, tokenizer.
         kwargs: the further keywords.
     """
+    custom = custom_of(named, ours, kwargs)
+    if isinstance(custom, CustomLoop):
+        return custom.run(model, {**named, **ours}, kwargs)  # type: ignore[no-any-return]  # its own result
+    ours = {**ours, "strategy": ours["strategy"] if custom is None else custom}
     with _ending(named["streamer"]):
         call = _prepare(model, named, ours, kwargs)
         put = _putter(named["streamer"], call)
@@ -135,7 +143,6 @@ def _prepare(
     model: "PreTrainedModel", named: Mapping[str, Any], ours: Mapping[str, Any], kwargs: dict[str, Any]
 ) -> Call:
     _refuse(
-        custom_generate=named["custom_generate"],
         **{name: kwargs.pop(name) for name in ("trust_remote_code",) if name in kwargs},
     )
     same = ("assistant_model", "prefix_allowed_tokens_fn", "synced_gpus", "negative_prompt_ids")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 from torch import Tensor
 
 from decodekit.contract import BASES, NOUNS, Kind, check_class, from_function, kind_of
-from decodekit.discovery import DISABLED, Discovered, discover
+from decodekit.discovery import Discovered, discover
 from decodekit.entry import Catalogue, Entry, PluginFailure
 from decodekit.errors import DuplicateNameError, ParameterError, PluginError, UnknownNameError, nearest
 from decodekit.params import build
@@ -61,9 +61,9 @@ class Registry:
         return list(self._load().failures)
 
     @property
-    def disabled(self) -> list[str]:
-        """The plugins that DECODEKIT_DISABLED_PLUGINS kept out, as ``distribution:entry-point``."""
-        return list(self._load().disabled)
+    def disabled(self) -> dict[str, str]:
+        """The plugins that the user keeps out, as ``distribution:entry-point`` -> what keeps it out."""
+        return dict(self._load().disabled)
 
     def entries(self, kind: Kind) -> dict[str, list[Entry]]:
         """Every entry of a kind by name, sorted; a list of more than one is a clash of names.
@@ -98,7 +98,7 @@ class Registry:
         if len(known[name]) > 1:
             message = (
                 f"several plugins claim the {NOUNS[kind]} {name!r}: {', '.join(map(str, known[name]))}. "
-                f"Uninstall one, keep it out with {DISABLED}=<distribution>, or pass the class itself"
+                "Uninstall one, keep it out (decodekit plugins disable NAME), or pass the class itself"
             )
             raise DuplicateNameError(message)
         return known[name][0]
@@ -108,7 +108,7 @@ class Registry:
         lines = [f"there is no {NOUNS[kind]} {name!r}.{nearest(name, known)} Installed: {installed}."]
         lines += [f"{name!r} is a {NOUNS[other]}." for other in BASES if name in self.entries(other)]
         lines += [f"Not loaded: {failure}" for failure in self.failures]
-        lines += [f"Kept out by {DISABLED}: {key}" for key in self.disabled]
+        lines += [f"Kept out by {what}: {key}" for key, what in self.disabled.items()]
         return "\n".join(lines)
 
     def catalogue(self, kind: Kind) -> Catalogue:

@@ -33,6 +33,7 @@ def install_plugin(tmp_path, monkeypatch):
     """Install a distribution of one module: ``install_plugin("kit-foo", source)``; ours are kept out."""
     monkeypatch.setenv("DECODEKIT_DISABLED_PLUGINS", OURS)
     monkeypatch.delenv("DECODEKIT_STRICT_PLUGINS", raising=False)
+    monkeypatch.setenv("DECODEKIT_CONFIG_DIR", str(tmp_path / "settings"))
     monkeypatch.syspath_prepend(tmp_path)
 
     def install(distribution, source, entry_points="plug = {module}", version="1.2"):

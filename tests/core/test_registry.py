@@ -24,7 +24,7 @@ def test_two_plugins_of_one_name_are_an_error_when_that_name_is_asked_for(instal
     with pytest.raises(DuplicateNameError) as error:
         found.resolve("processors", "twice")
     assert "kit_one.One (kit-one 1.2), kit_two.Two (kit-two 1.2)" in str(error.value)
-    assert "DECODEKIT_DISABLED_PLUGINS" in str(error.value)
+    assert "decodekit plugins disable" in str(error.value)
 
 
 def test_an_unknown_name_has_near_misses_and_the_failures_that_may_explain_it(install_plugin, mild):

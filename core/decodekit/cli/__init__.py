@@ -1,4 +1,4 @@
-"""The command line: ``decodekit generate``, ``decodekit plugins``, ``decodekit cache``."""
+"""The command line: ``decodekit generate``, ``plugins``, ``check``, ``new``, ``cache``."""
 
 from decodekit.cli.commands import app, main
 

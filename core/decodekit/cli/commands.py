@@ -8,8 +8,10 @@ from typer.core import TyperGroup
 
 from decodekit import __version__
 from decodekit.cli.cache import cache
+from decodekit.cli.check import check
 from decodekit.cli.explain import explain
 from decodekit.cli.generate import WithPlugins, generate
+from decodekit.cli.new import new
 from decodekit.cli.plugins import plugins
 from decodekit.errors import DecodekitError
 
@@ -44,8 +46,10 @@ app = typer.Typer(
     help="Decode text from Hugging Face models, with plugins.",
 )
 app.command(cls=WithPlugins)(generate)
-app.command()(plugins)
 app.command()(explain)
+app.command()(check)
+app.command()(new)
+app.add_typer(plugins, name="plugins")
 app.add_typer(cache, name="cache")
 
 

@@ -1,6 +1,7 @@
 """``decodekit generate``: stream the continuation of a prompt, and tell what it took."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from decodekit.chain_text import is_text
 from decodekit.cli.answer import Answer, follow
 from decodekit.cli.arguments import read_prompt, read_settings, read_spec
 from decodekit.cli.tables import plugin_table
+from decodekit.custom_generate import CustomLoop, read_custom
 from decodekit.default_model import MODEL_NAME
 from decodekit.errors import ParameterError, nearest
 from decodekit.load import load, model_bytes
@@ -41,6 +43,10 @@ Model = Annotated[
 StrategyName = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="The decoding strategy; left out, greedy or sample by do_sample."),
+]
+CustomGenerate = Annotated[
+    str | None,
+    typer.Option(metavar="MODULE[:CLASS]", help="A strategy of a module, in this folder or installed."),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -91,6 +97,7 @@ def generate(
     file: PromptFile = None,
     model: Model = None,
     strategy: StrategyName = None,
+    custom_generate: CustomGenerate = None,
     settings: Settings = None,
     processor: Processors = None,
     chain: ChainText = None,
@@ -105,7 +112,8 @@ def generate(
 ) -> None:
     """Generate text, streamed to standard output; the figures go to standard error."""
     messages = _messages(read_prompt(prompt, file), system, chat)
-    arguments: dict[str, Any] = _checked(read_settings(settings or ()), strategy)
+    chosen = _custom(custom_generate, strategy) if custom_generate is not None else strategy
+    arguments: dict[str, Any] = _checked(read_settings(settings or ()), chosen)
     resolve = registry().resolve
     if processor or chain is not None:
         arguments["processors"] = _chain(processor or [], chain)
@@ -116,7 +124,7 @@ def generate(
         message = "the tokenizer of this model has no chat template: add --no-chat"
         raise ParameterError(message)
     events = stream(
-        loaded, tokenizer, messages, strategy=strategy, seed=seed, max_new_tokens=max_new_tokens, **arguments
+        loaded, tokenizer, messages, strategy=chosen, seed=seed, max_new_tokens=max_new_tokens, **arguments
     )
     answer = follow(events, (lambda text: None) if as_json else _show)
     figures = {"model": model or MODEL_NAME, "model_bytes": model_bytes(loaded), "backend": backend.NAME}
@@ -139,9 +147,23 @@ def _chain(processors: list[str], chain: str | None) -> list[Processor]:
     return found
 
 
-def _checked(settings: dict[str, Any], strategy: str | None) -> dict[str, Any]:
+def _custom(spec: str, strategy: str | None) -> Any:
+    """The strategy of a module; what has a loop of its own can't be streamed."""
+    sys.path.insert(0, os.getcwd())  # as `python -m` does
+    found = read_custom(spec, strategy=strategy)
+    if isinstance(found, CustomLoop):
+        message = (
+            f"--custom-generate {spec} is a function with a loop of its own, and the command line streams: "
+            "name a decodekit.Strategy, or pass the function to decodekit.generate in Python"
+        )
+        raise ParameterError(message)
+    return found
+
+
+def _checked(settings: dict[str, Any], strategy: Any) -> dict[str, Any]:
     """The settings, if generate or the strategy knows them: a misspelt name should not wait for the model."""
-    own = params_of(registry().entry("strategies", strategy).cls) if strategy is not None else {}
+    cls = registry().entry("strategies", strategy).cls if isinstance(strategy, str) else strategy
+    own = params_of(cls if isinstance(cls, type) else type(cls)) if cls is not None else {}
     known = {*GenerationConfig().to_dict(), *own}
     for name in settings:
         if name not in known:

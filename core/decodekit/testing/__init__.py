@@ -1,8 +1,9 @@
 """The conformance kit: what decodekit's own tests run over every plugin, for everybody's plugins.
 
 `check_processor` and `processor_checks` check a processor, `check_strategy` and `strategy_checks` a
-decoding strategy, `check_drafter` and `drafter_checks` a drafter; `generators` holds the Hypothesis
-strategies behind them, and `decodekit.testing.models` small models with known answers.
+decoding strategy, `check_drafter` and `drafter_checks` a drafter; `check_plugin` checks whatever it is
+given, and `parametrize` makes tests of the checks. `generators` holds the Hypothesis strategies behind
+them, and `decodekit.testing.models` small models with known answers.
 """
 
 import importlib.util
@@ -14,10 +15,12 @@ if importlib.util.find_spec("hypothesis") is None:
     raise MissingLibraryError(message)
 
 from decodekit.testing.check import PROFILES
+from decodekit.testing.conformance import check_plugin, parametrize, plugin_checks, plugins_of, replay
 from decodekit.testing.drafter_checks import check_drafter, drafter_checks
 from decodekit.testing.processor_checks import check_processor, processor_checks
 from decodekit.testing.processor_subject import OracleRow
 from decodekit.testing.report import ConformanceError, Outcome, Report, Result
+from decodekit.testing.reproduce import processor_case, strategy_case_of
 from decodekit.testing.strategy_checks import check_strategy, strategy_checks
 
 __all__ = [
@@ -28,9 +31,16 @@ __all__ = [
     "Report",
     "Result",
     "check_drafter",
+    "check_plugin",
     "check_processor",
     "check_strategy",
     "drafter_checks",
+    "parametrize",
+    "plugin_checks",
+    "plugins_of",
+    "processor_case",
     "processor_checks",
+    "replay",
+    "strategy_case_of",
     "strategy_checks",
 ]

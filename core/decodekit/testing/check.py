@@ -1,8 +1,9 @@
 """A check, and the search for the smallest input that breaks it."""
 
+import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
@@ -11,18 +12,24 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from decodekit.errors import ParameterError, nearest
+from decodekit.testing.advice import ADVICE, Advice
 from decodekit.testing.report import Outcome, Report, Result
+from decodekit.testing.reproduce import as_code, as_test
+from decodekit.testing.violation import BrokenPromiseError
 
 __all__ = [
     "PROFILES",
+    "Broken",
     "BrokenPromiseError",
     "Check",
     "Draw",
     "Subject",
     "assertions",
     "check",
+    "check_exceptions",
     "examples_of",
     "in_order",
+    "listening",
     "run_check",
     "run_checks",
 ]
@@ -32,11 +39,9 @@ PROFILES: dict[str, int] = {"fast": 10, "default": 40, "thorough": 400}
 _HINT_FACTOR = 5
 """A law that nobody promised is tried on more inputs before it is suggested."""
 
+_LISTENERS: list[Callable[[Result], None]] = []
+
 T = TypeVar("T")
-
-
-class BrokenPromiseError(AssertionError):
-    """What a check raises: in words, what went wrong on which input."""
 
 
 class Subject(Protocol):
@@ -83,6 +88,11 @@ class Check(Generic[S]):
     skip: Callable[[S], str | None]
     most_examples: int
 
+    @property
+    def key(self) -> str:
+        """Its id and its title, by which it is named."""
+        return f"{self.id} {self.title}"
+
     def skips(self, subject: S) -> str | None:
         """Why the check does not apply, or None."""
         if self.law is not None and not subject.declares(self.law):
@@ -91,6 +101,13 @@ class Check(Generic[S]):
 
     def counter_example(self, subject: S, examples: int, *, shrink: bool = True) -> str | None:
         """Search for an input that breaks the promise; the smallest one in words, or None."""
+        found = self.search(subject, examples, shrink=shrink)
+        return found.text if found else None
+
+    def search(self, subject: S, examples: int, *, shrink: bool = True) -> "Broken | None":
+        """Search for an input that breaks the promise; the smallest one, or None."""
+        drawn: list[str | None] = []
+        cls = getattr(subject, "cls", type(subject))
 
         @settings(
             max_examples=min(examples, self.most_examples),
@@ -104,17 +121,32 @@ class Check(Generic[S]):
         )
         @given(st.data())
         def search(data: st.DataObject) -> None:
-            self.body(subject, data.draw)
+            drawn.clear()
+
+            def draw(strategy: st.SearchStrategy[T], /) -> T:
+                value = data.draw(strategy)
+                drawn.append(as_code(value, cls))  # at once: what is wrong may change it in place
+                return value
+
+            self.body(subject, draw)
 
         try:
             search()
-        except BrokenPromiseError as violation:
-            return f"broken: {self.promise}\n{violation}"
+        except BrokenPromiseError as violation:  # the last input that ran is the smallest
+            text = f"broken: {self.promise}\n{violation}"
+            return Broken(text, as_test(self.key, cls, drawn, self.promise) or "")
         except Flaky:
-            return (
-                f"broken: {self.promise}\nan input failed and then passed: the result depends on more than it"
-            )
+            text = "an input failed and then passed: the result depends on more than it"
+            return Broken(f"broken: {self.promise}\n{text}", "")
         return None
+
+
+@attrs.frozen
+class Broken:
+    """A counter-example: in words, and as a test to paste (empty when it can't be written down)."""
+
+    text: str
+    test: str
 
 
 def check(
@@ -151,42 +183,107 @@ def examples_of(profile: str | None) -> int:
     return PROFILES[name]
 
 
-def run_check(item: Check[S], subject: S, examples: int) -> Result:
-    """Run one check; an undeclared law that seems to hold becomes a hint."""
+def run_check(
+    item: Check[S], subject: S, examples: int, exceptions: Mapping[str, str] | None = None
+) -> Result:
+    """Run one check; an undeclared law that seems to hold becomes a hint, a declared exception is shown."""
     reason = item.skips(subject)
     if reason is None:
-        found = item.counter_example(subject, examples)
-        return Result(item.id, item.title, Outcome.FAILED if found else Outcome.PASSED, found or "")
+        found = item.search(subject, examples)
+        allowed = _exceptions(subject, exceptions)
+        excuse = allowed.get(item.key) or allowed.get(item.id)
+        return _tried(item, found, excuse, examples)
     undeclared = item.law is not None and not subject.declares(item.law) and item.skip(subject) is None
     tries = _HINT_FACTOR * examples
-    if undeclared and item.counter_example(subject, tries, shrink=False) is None:
+    if undeclared and item.search(subject, tries, shrink=False) is None:
         detail = f"no counter-example in {tries} inputs; declare {item.law} in LAWS to have it checked"
-        return Result(item.id, item.title, Outcome.HINT, detail)
-    return Result(item.id, item.title, Outcome.SKIPPED, reason)
+        return Result(item.id, item.title, Outcome.HINT, detail, item.law)
+    return Result(item.id, item.title, Outcome.SKIPPED, reason, item.law)
 
 
-def run_checks(checks: Iterable[Check[S]], subject: S, profile: str | None = None) -> Report:
+def _tried(item: Check[Any], found: Broken | None, excuse: str | None, examples: int) -> Result:
+    if found is None and excuse is None:
+        return Result(item.id, item.title, Outcome.PASSED, "", item.law)
+    if found is None:
+        detail = f"no counter-example in {examples} inputs for the declared exception ({excuse}): remove it"
+        return Result(item.id, item.title, Outcome.HINT, detail, item.law)
+    if excuse is not None:
+        detail = f"{excuse}\n{found.text}"
+        return Result(item.id, item.title, Outcome.EXCEPTED, detail, item.law, test=found.test)
+    advice = ADVICE.get(item.key, Advice())
+    law = f"{item.law}: keep it, or take it out of LAWS. " if item.law else ""
+    return Result(
+        item.id, item.title, Outcome.FAILED, found.text, item.law, advice.why, law + advice.remedy, found.test
+    )
+
+
+def _exceptions(subject: Subject, given: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Check -> reason: what the class declares as ``EXCEPTIONS``, and what the caller gives beside it."""
+    return {**getattr(getattr(subject, "cls", None), "EXCEPTIONS", {}), **(given or {})}
+
+
+def check_exceptions(checks: Iterable[Check[Any]], exceptions: Mapping[str, str]) -> None:
+    """Raise `ParameterError` for a declared exception that names no check, or gives no reason."""
+    known = {name for item in checks for name in (item.id, item.key)}
+    for name, reason in exceptions.items():
+        if name not in known:
+            message = f"exceptions names {name!r}, and there is no such check.{nearest(name, known)}"
+            raise ParameterError(message)
+        if not isinstance(reason, str) or not reason.strip():
+            message = f"exceptions[{name!r}]={reason!r} is not allowed: it must say why, in a sentence"
+            raise ParameterError(message)
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[Result], None]) -> Iterator[None]:
+    """Tell ``listener`` each result of `run_checks` as soon as it is there."""
+    _LISTENERS.append(listener)
+    try:
+        yield
+    finally:
+        _LISTENERS.remove(listener)
+
+
+def run_checks(
+    checks: Iterable[Check[S]],
+    subject: S,
+    profile: str | None = None,
+    exceptions: Mapping[str, str] | None = None,
+) -> Report:
     """Run all checks that apply.
 
     Raises:
         ConformanceError: names each broken property, its law and the smallest counter-example.
+        ParameterError: a declared exception names no check, or gives no reason.
     """
-    examples = examples_of(profile)
-    report = Report(subject.name, tuple(run_check(item, subject, examples) for item in checks))
+    examples, checks = examples_of(profile), tuple(checks)
+    check_exceptions(checks, _exceptions(subject, exceptions))
+    results = []
+    for item in checks:
+        results.append(run_check(item, subject, examples, exceptions))
+        for listener in _LISTENERS:
+            listener(results[-1])
+    report = Report(subject.name, tuple(results))
     report.raise_failures()
     return report
 
 
 def assertions(
-    checks: Iterable[Check[S]], subject: S, profile: str | None = None
-) -> list[tuple[str, Callable[[], None]]]:
+    checks: Iterable[Check[S]],
+    subject: S,
+    profile: str | None = None,
+    exceptions: Mapping[str, str] | None = None,
+) -> list[tuple[str, Callable[[], Result]]]:
     """The checks that apply as ``(id, function)``, for ``pytest.mark.parametrize``."""
+    checks = tuple(checks)
+    check_exceptions(checks, _exceptions(subject, exceptions))
 
-    def assertion(item: Check[S]) -> Callable[[], None]:
-        def run() -> None:
-            report = Report(subject.name, (run_check(item, subject, examples_of(profile)),))
-            report.raise_failures()
+    def assertion(item: Check[S]) -> Callable[[], Result]:
+        def run() -> Result:
+            result = run_check(item, subject, examples_of(profile), exceptions)
+            Report(subject.name, (result,)).raise_failures()
+            return result
 
         return run
 
-    return [(f"{item.id} {item.title}", assertion(item)) for item in checks if item.skips(subject) is None]
+    return [(item.key, assertion(item)) for item in checks if item.skips(subject) is None]

@@ -13,7 +13,7 @@ from decodekit.drafter import Draft, Drafter
 from decodekit.randomness import Purpose
 from decodekit.testing.check import BrokenPromiseError, Check, Draw, assertions, check, run_checks
 from decodekit.testing.drafter_subject import DrafterSubject, Idle, Look, Verify
-from decodekit.testing.report import Report
+from decodekit.testing.report import Report, Result
 from decodekit.testing.strategy_case import Case, expect, expect_same
 from decodekit.testing.strategy_toys import InterruptionError
 
@@ -230,7 +230,7 @@ def drafter_checks(
     target: Any = None,
     tokenizer: Any = None,
     profile: str | None = None,
-) -> list[tuple[str, Callable[[], None]]]:
+) -> list[tuple[str, Callable[[], Result]]]:
     """The checks that apply, as ``(id, function)`` pairs for ``pytest.mark.parametrize``.
 
     Arguments and errors are those of `check_drafter`; each function raises on its own.

@@ -13,7 +13,7 @@ from decodekit.testing import (
 )
 from decodekit.testing.check import Check, assertions, in_order, run_checks
 from decodekit.testing.processor_subject import Oracle, ProcessorSubject
-from decodekit.testing.report import Report
+from decodekit.testing.report import Report, Result
 
 __all__ = ["PROCESSOR_CHECKS", "check_processor", "processor_checks"]
 
@@ -34,6 +34,7 @@ def check_processor(
     examples: Sequence[Mapping[str, Any]] = (),
     oracle: Oracle | None = None,
     profile: str | None = None,
+    exceptions: Mapping[str, str] | None = None,
 ) -> Report:
     """Check a processor against its contract and its declared laws.
 
@@ -44,15 +45,18 @@ def check_processor(
         oracle: ``oracle(row, **parameters) -> list[float]``, a slow reference for one row
             (`OracleRow`) in plain Python floats; without it P21 and P26 are skipped.
         profile: ``fast``, ``default`` or ``thorough``; by default DECODEKIT_TEST_PROFILE.
+        exceptions: properties that do not hold, each with the reason: ``{"P31": "..."}``. They are
+            shown and don't fail. The class can declare them for good, as ``EXCEPTIONS``.
 
     Returns:
         What passed, what was skipped and why, and which undeclared laws seem to hold.
 
     Raises:
         ConformanceError: names each broken property, its law and the smallest counter-example.
-        ParameterError: there is no such profile, or a parameter that needs ``examples`` got none.
+        ParameterError: there is no such profile, a parameter that needs ``examples`` got none, or an
+            exception names no property or gives no reason.
     """
-    return run_checks(PROCESSOR_CHECKS, _subject(processor, examples, oracle), profile)
+    return run_checks(PROCESSOR_CHECKS, _subject(processor, examples, oracle), profile, exceptions)
 
 
 def processor_checks(
@@ -61,12 +65,13 @@ def processor_checks(
     examples: Sequence[Mapping[str, Any]] = (),
     oracle: Oracle | None = None,
     profile: str | None = None,
-) -> list[tuple[str, Callable[[], None]]]:
+    exceptions: Mapping[str, str] | None = None,
+) -> list[tuple[str, Callable[[], Result]]]:
     """The checks that apply, as ``(id, function)`` pairs for ``pytest.mark.parametrize``.
 
     Arguments and errors are those of `check_processor`; each function raises on its own.
     """
-    return assertions(PROCESSOR_CHECKS, _subject(processor, examples, oracle), profile)
+    return assertions(PROCESSOR_CHECKS, _subject(processor, examples, oracle), profile, exceptions)
 
 
 def _subject(

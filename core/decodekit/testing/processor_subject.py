@@ -13,7 +13,7 @@ from decodekit.history import History
 from decodekit.params import build, params_of
 from decodekit.processor import CallContext, Processor, StatefulProcessor
 from decodekit.testing import generators
-from decodekit.testing.check import BrokenPromiseError
+from decodekit.testing.violation import BrokenPromiseError
 
 __all__ = ["Case", "Oracle", "OracleRow", "ProcessorSubject", "apply", "expect", "states_of"]
 

@@ -1,6 +1,7 @@
 """What the conformance kit has to say about a plugin."""
 
 import enum
+from typing import Any
 
 import attrs
 
@@ -18,6 +19,8 @@ class Outcome(enum.StrEnum):
     """It does not apply, for the reason in the detail."""
     HINT = "hint"
     """A law that is not declared, and for which no counter-example was found."""
+    EXCEPTED = "excepted"
+    """It failed, as the author has declared with a reason."""
 
 
 @attrs.frozen
@@ -29,16 +32,33 @@ class Result:
         title: its name in words, e.g. ``"row independence"``.
         outcome: how it ended.
         detail: why it was skipped, or what failed with the smallest counter-example; may be empty.
+        law: the promise in ``LAWS`` that it checks; None when it holds for every plugin.
+        why: why it matters, of a check that failed.
+        remedy: what to do, of a check that failed.
+        test: the counter-example as a test to paste; empty when it can't be written down.
     """
 
     id: str
     title: str
     outcome: Outcome
     detail: str = ""
+    law: str | None = None
+    why: str = ""
+    remedy: str = ""
+    test: str = ""
 
     def __str__(self) -> str:
         head = f"{self.outcome:<8} {self.id:<4} {self.title}"
         return f"{head}: {self.detail}" if self.detail else head
+
+    def explanation(self) -> str:
+        """A failure in full: the law, the counter-example, why it matters, what to do, and a test."""
+        parts = [f"{self.id} {self.title}: {self.detail}"]
+        parts += [f"Declared: {self.law} in LAWS"] if self.law else []
+        parts += [f"Why it matters: {self.why}"] if self.why else []
+        parts += [f"What to do: {self.remedy}"] if self.remedy else []
+        parts += [f"As a test:\n\n{self.test}\n"] if self.test else []
+        return "\n".join(parts)
 
 
 @attrs.frozen
@@ -52,10 +72,19 @@ class Report:
         """The results that ended so."""
         return tuple(result for result in self.results if result.outcome is outcome)
 
+    def of_failures(self) -> tuple[Result, ...]:
+        """The results that failed."""
+        return self.of(Outcome.FAILED)
+
     def raise_failures(self) -> None:
         """Raise `ConformanceError` when a check has failed."""
         if self.of(Outcome.FAILED):
             raise ConformanceError(self)
+
+    def as_data(self) -> dict[str, Any]:
+        """The report as data for JSON."""
+        results = [attrs.asdict(result) | {"outcome": str(result.outcome)} for result in self.results]
+        return {"name": self.name, "conforms": not self.of(Outcome.FAILED), "results": results}
 
     def __str__(self) -> str:
         counts = ", ".join(f"{len(self.of(outcome))} {outcome}" for outcome in Outcome if self.of(outcome))
@@ -73,5 +102,5 @@ class ConformanceError(DecodekitError, AssertionError):
 
     def __init__(self, report: Report) -> None:
         self.report = report
-        failures = "\n\n".join(f"{item.id} {item.title}: {item.detail}" for item in report.of(Outcome.FAILED))
+        failures = "\n\n".join(item.explanation() for item in report.of(Outcome.FAILED))
         super().__init__(f"{report.name} does not conform.\n{failures}")

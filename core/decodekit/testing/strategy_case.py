@@ -14,9 +14,9 @@ from decodekit.processor import Processor
 from decodekit.row import Row
 from decodekit.strategy import Strategy
 from decodekit.stream import Event, stream
-from decodekit.testing.check import BrokenPromiseError
 from decodekit.testing.strategy_models import KitModel
 from decodekit.testing.strategy_toys import Bytes, InterruptionError
+from decodekit.testing.violation import BrokenPromiseError
 
 if TYPE_CHECKING:
     from decodekit.batch import Batch

@@ -6,7 +6,7 @@ from typing import Any
 from decodekit.strategy import Strategy
 from decodekit.testing import strategy_batches, strategy_conduct, strategy_reports, strategy_results
 from decodekit.testing.check import Check, assertions, in_order, run_checks
-from decodekit.testing.report import Report
+from decodekit.testing.report import Report, Result
 from decodekit.testing.strategy_subject import StrategySubject
 
 __all__ = ["STRATEGY_CHECKS", "check_strategy", "strategy_checks"]
@@ -26,6 +26,7 @@ def check_strategy(
     *,
     examples: Sequence[Mapping[str, Any]] = (),
     profile: str | None = None,
+    exceptions: Mapping[str, str] | None = None,
 ) -> Report:
     """Check a strategy against its contract and its declared laws.
 
@@ -37,15 +38,18 @@ def check_strategy(
         examples: parameter values to try, as dictionaries; left out, they are drawn from the
             declared ranges and choices.
         profile: ``fast``, ``default`` or ``thorough``; by default DECODEKIT_TEST_PROFILE.
+        exceptions: properties that do not hold, each with the reason: ``{"P31": "..."}``. They are
+            shown and don't fail. The class can declare them for good, as ``EXCEPTIONS``.
 
     Returns:
         What passed, what was skipped and why, and which undeclared laws seem to hold.
 
     Raises:
         ConformanceError: names each broken property, its law and the smallest counter-example.
-        ParameterError: there is no such profile, or a parameter that needs ``examples`` got none.
+        ParameterError: there is no such profile, a parameter that needs ``examples`` got none, or an
+            exception names no property or gives no reason.
     """
-    return run_checks(STRATEGY_CHECKS, _subject(strategy, examples), profile)
+    return run_checks(STRATEGY_CHECKS, _subject(strategy, examples), profile, exceptions)
 
 
 def strategy_checks(
@@ -53,12 +57,13 @@ def strategy_checks(
     *,
     examples: Sequence[Mapping[str, Any]] = (),
     profile: str | None = None,
-) -> list[tuple[str, Callable[[], None]]]:
+    exceptions: Mapping[str, str] | None = None,
+) -> list[tuple[str, Callable[[], Result]]]:
     """The checks that apply, as ``(id, function)`` pairs for ``pytest.mark.parametrize``.
 
     Arguments and errors are those of `check_strategy`; each function raises on its own.
     """
-    return assertions(STRATEGY_CHECKS, _subject(strategy, examples), profile)
+    return assertions(STRATEGY_CHECKS, _subject(strategy, examples), profile, exceptions)
 
 
 def _subject(strategy: type[Strategy] | Strategy, examples: Sequence[Mapping[str, Any]]) -> StrategySubject:

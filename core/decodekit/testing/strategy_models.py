@@ -1,5 +1,6 @@
 """The models that a strategy is tried on, named in words."""
 
+import re
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import attrs
 import torch
 
+from decodekit.errors import ParameterError
 from decodekit.testing.models import CacheHashModel, MarkovModel, tiny_llama, tiny_mistral
 
-__all__ = ["CACHED", "EXACT", "KINDS", "KitModel", "random_model"]
+__all__ = ["CACHED", "EXACT", "KINDS", "KitModel", "model_named", "random_model"]
 
 
 @attrs.frozen(eq=False)
@@ -71,4 +73,21 @@ def random_model(random: Random, kinds: Sequence[str], largest: int) -> KitModel
     kind, seed = random.choice(kinds), random.randint(0, 99)
     size = random.randint(2, largest)
     size = max(size, 3) if kind == "tiny mistral" else size  # its special ids are 0 to 2
+    return _made(kind, size, seed)
+
+
+def model_named(name: str) -> KitModel:
+    """The model that a report calls ``"KIND, N tokens, seed S"``.
+
+    Raises:
+        ParameterError: the text has another form, or there is no such kind.
+    """
+    match = re.fullmatch(r"(.+), (\d+) tokens, seed (\d+)", name)
+    if match is None or match[1] not in _MAKERS:
+        message = f"model={name!r} is not 'KIND, N tokens, seed S' with a kind of {', '.join(_MAKERS)}"
+        raise ParameterError(message)
+    return _made(match[1], int(match[2]), int(match[3]))
+
+
+def _made(kind: str, size: int, seed: int) -> KitModel:
     return KitModel(f"{kind}, {size} tokens, seed {seed}", _MAKERS[kind](size, seed), size)

@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 
 import decodekit
 import pytest
@@ -177,3 +178,46 @@ def test_what_the_command_cannot_show_is_refused(generate, arguments, said):
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.split())
     assert not result.stdout
+
+
+FIRST = """
+import attrs
+import decodekit as dk
+
+@attrs.frozen
+class First(dk.Strategy):
+    NAME = "first"
+    token: int = dk.param(65, range="[0, 99]", help="Which.")
+
+    def step(self, batch):
+        p = batch.dist(batch.logits())
+        batch.commit(p.argmax() * 0 + self.token, p)
+"""
+
+
+def test_a_strategy_of_a_module_in_this_folder(generate, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", sys.path[:])
+    lines = [
+        "import attrs, decodekit as dk",
+        "@attrs.frozen",
+        "class First(dk.Strategy):",
+        "    NAME = 'first'",
+    ]
+    lines += ["    token: int = dk.param(65, range='[0, 99]', help='Which.')", "    def step(self, batch):"]
+    lines += [
+        "        p = batch.dist(batch.logits())",
+        "        batch.commit(p.argmax() * 0 + self.token, p)",
+    ]
+    (tmp_path / "first_of_a_folder.py").write_text("\n".join(lines))
+    (tmp_path / "loop_of_a_folder.py").write_text("def generate(model, input_ids, **more): ...")
+
+    options = ["hi", "--max-new-tokens", "3", "--json", "--custom-generate"]
+    plain = json.loads(generate(*options, "first_of_a_folder").stdout)
+    other = json.loads(generate(*options, "first_of_a_folder:First", "--set", "token=66").stdout)
+
+    assert (plain["tokens"], other["tokens"]) == ([65] * 3, [66] * 3)
+    assert plain["strategy"] == "first"
+    assert "is a function with a loop of its own" in refused(generate(*options, "loop_of_a_folder"))
+    assert "there is no module 'last'" in refused(generate(*options, "last"))
+    assert "Did you mean 'token'" in refused(generate(*options, "first_of_a_folder", "--set", "tokn=1"))

@@ -5,6 +5,7 @@ import attrs
 import decodekit
 import pytest
 from decodekit import Processor, param
+from decodekit.doctor import Finding
 from decodekit.registry import Registry
 
 
@@ -75,3 +76,60 @@ def test_plugins_tells_what_is_broken_claimed_twice_and_kept_out(run, install_pl
     assert "Traceback" in long.stdout
     assert "Traceback" in data["failures"][0]["traceback"]
     assert len(data["disabled"]) == 3
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """Settings and an allow-list of this test alone."""
+    monkeypatch.setenv("DECODEKIT_CONFIG_DIR", str(tmp_path / "settings"))
+    return tmp_path / "settings"
+
+
+def test_disable_and_enable_persist_and_import_nothing(run, install_plugin, settings, refused):
+    install_plugin("kit-bad", "raise SystemExit('it ran')")
+
+    assert "kit-bad is kept out" in run("plugins", "disable", "Kit_Bad").stdout.replace("Kit_Bad", "kit-bad")
+    assert json.loads((settings / "plugins.json").read_text()) == {"disabled": ["kit-bad"]}
+    assert "kit-bad:plug" in Registry().disabled
+    assert Registry().failures == []
+    assert run("plugins", "enable", "kit-bad").exit_code == 0
+    assert "it ran" in Registry().failures[0].reason
+    assert "Installed: decodekit-processors" in refused(run("plugins", "disable", "kit-bat"))
+    assert "Did you mean 'kit-bad'" in refused(run("plugins", "disable", "kit-bat"))
+    assert "'kit-bad' is not disabled. Disabled: nothing" in refused(run("plugins", "enable", "kit-bad"))
+
+
+def test_allow_starts_a_list_that_counts(run, install_plugin, mild, settings, refused):
+    install_plugin("kit-one", mild())
+    install_plugin("kit-two", mild("other", "Other"))
+
+    assert "1 allowed in" in run("plugins", "allow", "kit-one").stdout
+    registry = Registry()
+
+    assert list(registry.entries("processors")) == ["mild"]
+    assert ["kit-two" in str(failure) for failure in registry.failures] == [True]
+    assert run("plugins", "allow", "--all").exit_code == 0
+    assert list(Registry().entries("processors")) == ["mild", "other"]
+    assert "name what to allow" in refused(run("plugins", "allow"))
+    assert "no custom_generate/generate.py" in refused(run("plugins", "allow", "--folder", settings))
+
+
+def test_the_doctor_says_it_in_words_and_as_json(run, monkeypatch):
+    findings = [
+        Finding("kit-a:plug", "ok", names=("processors/a",)),
+        Finding("kit-b:plug", "hangs", "its import takes over 20 s", "decodekit plugins disable kit-b"),
+    ]
+
+    def diagnose(seconds, progress):
+        for finding in findings:
+            progress(finding)
+        return findings
+
+    monkeypatch.setattr("decodekit.cli.plugins.diagnose", diagnose)
+    words, data = run("plugins", "doctor"), run("plugins", "doctor", "--json")
+
+    assert words.exit_code == data.exit_code == 1
+    assert re.search(r"hangs +kit-b:plug\n +its import takes over 20 s\n +decodekit plugins", words.stdout)
+    assert [item["state"] for item in json.loads(data.stdout)] == ["ok", "hangs"]
+    del findings[1]
+    assert run("plugins", "doctor").exit_code == 0

@@ -1,0 +1,1 @@
+"""The processor near_top for decodekit."""
