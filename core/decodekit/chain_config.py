@@ -1,5 +1,6 @@
 """The chain of a generation configuration, in transformers' order."""
 
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,6 +65,8 @@ FIELDS = (
     Field("watermarking_config"),
     Field("renormalize_logits", "LogitNormalization", (False,)),
 )
+WATERMARKS = {"WatermarkingConfig": "kgw", "SynthIDTextWatermarkingConfig": "synthid"}
+"""transformers' classes for watermarking_config, and the processors of their parameters."""
 PER_ROW = {
     *("temperature", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
     *("repetition_penalty", "min_new_tokens", "no_repeat_ngram_size"),
@@ -153,6 +156,8 @@ def _is_inactive(field: Field, value: Any) -> bool:
 def _make(field: Field, value: Any, least: int, config: GenerationConfig) -> Processor:
     if isinstance(value, Processor):
         return value
+    if field.name == "watermarking_config":
+        return _watermark(value)
     try:
         cls = registry().entry("processors", field.name).cls
     except UnknownNameError as error:
@@ -164,6 +169,19 @@ def _make(field: Field, value: Any, least: int, config: GenerationConfig) -> Pro
     known = {"min_tokens_to_keep": least, "forced_bos_token_id": config.forced_bos_token_id}
     given = {first: value} | {name: known[name] for name in others if name in known}
     made: Processor = registry().resolve("processors", (field.name, given))
+    return made
+
+
+def _watermark(value: Any) -> Processor:
+    name = "kgw" if isinstance(value, Mapping) else WATERMARKS.get(type(value).__name__)
+    if name is None:
+        message = (
+            f"watermarking_config={value!r} is not supported by this version of decodekit; it takes "
+            f"{', '.join(WATERMARKS)} or a dictionary of the first's values"
+        )
+        raise UnsupportedArgumentError(message)
+    values = value if isinstance(value, Mapping) else value.to_dict()
+    made: Processor = registry().resolve("processors", (name, values))
     return made
 
 
@@ -184,7 +202,7 @@ def _place(spec: Any, prompts: int) -> Slot:
     rows = {
         key: list(value)
         for key, value in values.items()
-        if isinstance(value, (list, tuple)) and key in infos and plain_type(infos[key].type) in (int, float)
+        if isinstance(value, (list, tuple)) and key in infos and _is_single(infos[key].type)
     }
     if not rows:
         one: Processor = registry().resolve("processors", spec)
@@ -194,6 +212,11 @@ def _place(spec: Any, prompts: int) -> Slot:
         registry().resolve("processors", (name, {**values, **{key: rows[key][prompt] for key in rows}}))
         for prompt in range(prompts)
     ]
+
+
+def _is_single(hint: Any) -> bool:
+    """Whether a list can't be one value of the type, so that it must hold one for each prompt."""
+    return typing.get_origin(plain_type(hint)) is not tuple
 
 
 def rows_of_chains(slots: Sequence[Slot], prompts: int) -> tuple[list[Chain], list[int]]:

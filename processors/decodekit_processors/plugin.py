@@ -15,6 +15,7 @@ from decodekit_processors.exponential_decay_length_penalty import ExponentialDec
 from decodekit_processors.forced_bos_token_id import ForcedBosTokenId
 from decodekit_processors.forced_eos_token_id import ForcedEosTokenId
 from decodekit_processors.frequency_penalty import FrequencyPenalty
+from decodekit_processors.kgw import KGW
 from decodekit_processors.logit_bias import LogitBias
 from decodekit_processors.min_new_tokens import MinNewTokens
 from decodekit_processors.min_p import MinP
@@ -30,6 +31,7 @@ from decodekit_processors.repetition_penalty import RepetitionPenalty
 from decodekit_processors.sequence_bias import SequenceBias
 from decodekit_processors.skew import Skew
 from decodekit_processors.suppress_tokens import SuppressTokens
+from decodekit_processors.synthid import SynthID
 from decodekit_processors.temperature import Temperature
 from decodekit_processors.tfs import TailFree
 from decodekit_processors.top_a import TopA
@@ -38,6 +40,7 @@ from decodekit_processors.top_k import TopK
 from decodekit_processors.top_n_sigma import TopNSigma
 from decodekit_processors.top_p import TopP
 from decodekit_processors.typical_p import TypicalP
+from decodekit_processors.unigram import Unigram
 from decodekit_processors.xtc import XTC
 
 
@@ -58,6 +61,7 @@ def register_processors() -> list[type[Processor]]:
         ForcedBosTokenId,
         ForcedEosTokenId,
         FrequencyPenalty,
+        KGW,
         LogitBias,
         MinNewTokens,
         MinP,
@@ -73,6 +77,7 @@ def register_processors() -> list[type[Processor]]:
         SequenceBias,
         Skew,
         SuppressTokens,
+        SynthID,
         Temperature,
         TailFree,
         TopA,
@@ -81,5 +86,6 @@ def register_processors() -> list[type[Processor]]:
         TopNSigma,
         TopP,
         TypicalP,
+        Unigram,
         XTC,
     ]
