@@ -1,6 +1,7 @@
 """decodekit: a plugin-based decoding framework for Hugging Face models."""
 
 from decodekit.batch import Batch
+from decodekit.blocks import verified
 from decodekit.distribution import Distribution
 from decodekit.drafter import Draft, Drafter, DrafterLaws, Pick
 from decodekit.drop_in import drop_in
@@ -95,4 +96,5 @@ __all__ = [
     "resolve",
     "strategies",
     "stream",
+    "verified",
 ]

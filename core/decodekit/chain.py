@@ -73,5 +73,10 @@ class Chain:
             for processor, state, output in zip(self.stateful, states, outputs, strict=True)
         )
 
+    def forced(self, states: tuple[Any, ...]) -> list[int]:
+        """The tokens that must come after the states of one row: the most that a processor knows."""
+        known = [list(item.forced(state)) for item, state in zip(self.stateful, states, strict=True)]
+        return max(known, key=len, default=[])
+
     def __str__(self) -> str:
         return " > ".join(processor.describe() for processor in self.processors) or "none"

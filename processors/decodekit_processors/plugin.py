@@ -15,6 +15,8 @@ from decodekit_processors.exponential_decay_length_penalty import ExponentialDec
 from decodekit_processors.forced_bos_token_id import ForcedBosTokenId
 from decodekit_processors.forced_eos_token_id import ForcedEosTokenId
 from decodekit_processors.frequency_penalty import FrequencyPenalty
+from decodekit_processors.grammar import Grammar
+from decodekit_processors.json_schema import JsonSchema
 from decodekit_processors.kgw import KGW
 from decodekit_processors.logit_bias import LogitBias
 from decodekit_processors.min_new_tokens import MinNewTokens
@@ -25,6 +27,7 @@ from decodekit_processors.no_repeat_ngram_size import NoRepeatNgramSize
 from decodekit_processors.p_less import PLess
 from decodekit_processors.presence_penalty import PresencePenalty
 from decodekit_processors.quadratic import Quadratic
+from decodekit_processors.regex import Regex
 from decodekit_processors.remove_invalid_values import RemoveInvalidValues
 from decodekit_processors.renormalize_logits import RenormalizeLogits
 from decodekit_processors.repetition_penalty import RepetitionPenalty
@@ -61,6 +64,8 @@ def register_processors() -> list[type[Processor]]:
         ForcedBosTokenId,
         ForcedEosTokenId,
         FrequencyPenalty,
+        Grammar,
+        JsonSchema,
         KGW,
         LogitBias,
         MinNewTokens,
@@ -71,6 +76,7 @@ def register_processors() -> list[type[Processor]]:
         PLess,
         PresencePenalty,
         Quadratic,
+        Regex,
         RemoveInvalidValues,
         RenormalizeLogits,
         RepetitionPenalty,
