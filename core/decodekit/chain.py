@@ -125,6 +125,11 @@ class Chain:
             for processor, state, memory in zip(self.stateful, states, memories, strict=True)
         )
 
+    def forced(self, states: tuple[Any, ...]) -> list[int]:
+        """The tokens that must come after the states of one row: the most that a processor knows."""
+        known = [list(item.forced(state)) for item, state in zip(self.stateful, states, strict=True)]
+        return max(known, key=len, default=[])
+
     def __str__(self) -> str:
         return " > ".join(processor.describe() for processor in self.processors) or "none"
 

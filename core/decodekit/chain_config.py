@@ -77,6 +77,9 @@ FIELDS = (
     Field("watermarking_config"),
     Field("renormalize_logits", "LogitNormalization", (False,)),
 )
+WATERMARKS = {"WatermarkingConfig": "kgw", "SynthIDTextWatermarkingConfig": "synthid"}
+"""transformers' classes for watermarking_config, and the processors of their parameters."""
+
 Slot = Processor | Sequence[Processor | None]
 """One place of the chain: a processor of all prompts, or one (or none) for each."""
 
@@ -187,6 +190,8 @@ def _is_inactive(field: Field, value: Any) -> bool:
 def _make(field: Field, value: Any, least: int, config: GenerationConfig) -> Processor:
     if isinstance(value, Processor):
         return value
+    if field.name == "watermarking_config":
+        return _watermark(value)
     try:
         cls = registry().entry("processors", field.name).cls
     except UnknownNameError as error:
@@ -198,6 +203,19 @@ def _make(field: Field, value: Any, least: int, config: GenerationConfig) -> Pro
     known = {"min_tokens_to_keep": least, "forced_bos_token_id": config.forced_bos_token_id}
     given = {first: value} | {name: known[name] for name in others if name in known}
     made: Processor = registry().resolve("processors", (field.name, given))
+    return made
+
+
+def _watermark(value: Any) -> Processor:
+    name = "kgw" if isinstance(value, Mapping) else WATERMARKS.get(type(value).__name__)
+    if name is None:
+        message = (
+            f"watermarking_config={value!r} is not supported by this version of decodekit; it takes "
+            f"{', '.join(WATERMARKS)} or a dictionary of the first's values"
+        )
+        raise UnsupportedArgumentError(message)
+    values = value if isinstance(value, Mapping) else value.to_dict()
+    made: Processor = registry().resolve("processors", (name, values))
     return made
 
 

@@ -1,5 +1,6 @@
 """The contract of a logits processor: a pure function ``(logits, history) -> logits``."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import attrs
@@ -178,3 +179,11 @@ class StatefulProcessor(Processor, Generic[State]):
     def memory(self, logits: Tensor, processed: Tensor) -> Tensor:
         """What `advance` will see of a call: [B, V], the result unless a subclass needs its input."""
         return processed
+
+    def forced(self, state: State) -> Sequence[int]:
+        """The text that must come after ``state``, as tokens; by default nothing is known.
+
+        They are proposals: a strategy takes them as a draft, and verifies them in one forward pass instead of
+        asking the model for each.
+        """
+        return ()

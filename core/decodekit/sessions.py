@@ -95,8 +95,8 @@ def _cache(model: "PreTrainedModel", request: Request, strategy: Strategy) -> "s
         raise UnsupportedArgumentError(message)
     if kind.startswith("offloaded") and model.device.type == "cpu":
         message = (
-            f"cache_implementation={kind!r} moves the cache from an accelerator to the host's memory, and this "
-            "model is on cpu already: leave it out"
+            f"cache_implementation={kind!r} moves the cache from an accelerator to the host's memory, and "
+            "this model is on cpu already: leave it out"
         )
         raise CapabilityError(message)
     return kind

@@ -15,6 +15,9 @@ from decodekit_processors.exponential_decay_length_penalty import ExponentialDec
 from decodekit_processors.forced_bos_token_id import ForcedBosTokenId
 from decodekit_processors.forced_eos_token_id import ForcedEosTokenId
 from decodekit_processors.frequency_penalty import FrequencyPenalty
+from decodekit_processors.grammar import Grammar
+from decodekit_processors.json_schema import JsonSchema
+from decodekit_processors.kgw import KGW
 from decodekit_processors.logit_bias import LogitBias
 from decodekit_processors.min_new_tokens import MinNewTokens
 from decodekit_processors.min_p import MinP
@@ -24,12 +27,14 @@ from decodekit_processors.no_repeat_ngram_size import NoRepeatNgramSize
 from decodekit_processors.p_less import PLess
 from decodekit_processors.presence_penalty import PresencePenalty
 from decodekit_processors.quadratic import Quadratic
+from decodekit_processors.regex import Regex
 from decodekit_processors.remove_invalid_values import RemoveInvalidValues
 from decodekit_processors.renormalize_logits import RenormalizeLogits
 from decodekit_processors.repetition_penalty import RepetitionPenalty
 from decodekit_processors.sequence_bias import SequenceBias
 from decodekit_processors.skew import Skew
 from decodekit_processors.suppress_tokens import SuppressTokens
+from decodekit_processors.synthid import SynthID
 from decodekit_processors.temperature import Temperature
 from decodekit_processors.tfs import TailFree
 from decodekit_processors.top_a import TopA
@@ -38,6 +43,7 @@ from decodekit_processors.top_k import TopK
 from decodekit_processors.top_n_sigma import TopNSigma
 from decodekit_processors.top_p import TopP
 from decodekit_processors.typical_p import TypicalP
+from decodekit_processors.unigram import Unigram
 from decodekit_processors.xtc import XTC
 
 
@@ -58,6 +64,9 @@ def register_processors() -> list[type[Processor]]:
         ForcedBosTokenId,
         ForcedEosTokenId,
         FrequencyPenalty,
+        Grammar,
+        JsonSchema,
+        KGW,
         LogitBias,
         MinNewTokens,
         MinP,
@@ -67,12 +76,14 @@ def register_processors() -> list[type[Processor]]:
         PLess,
         PresencePenalty,
         Quadratic,
+        Regex,
         RemoveInvalidValues,
         RenormalizeLogits,
         RepetitionPenalty,
         SequenceBias,
         Skew,
         SuppressTokens,
+        SynthID,
         Temperature,
         TailFree,
         TopA,
@@ -81,5 +92,6 @@ def register_processors() -> list[type[Processor]]:
         TopNSigma,
         TopP,
         TypicalP,
+        Unigram,
         XTC,
     ]

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import Batch, Strategy, StrategyLaws
+from decodekit import Batch, Strategy, StrategyLaws, verified
 
 __all__ = ["Sample"]
 
@@ -15,7 +15,7 @@ class Sample(Strategy):
     Source: ancestral sampling; Holtzman et al. (2019), arXiv 1904.09751, section 3.2, with the draw as a
         race of exponentials (`decodekit.randomness`).
     Range: no parameters; temperature and the truncations belong to the chain.
-    Shape: one forward of one position and one token a row and step.
+    Shape: one forward of one position and one token a row and step; more where a processor forces them.
     Law: lossless: a sequence has the product of its conditional probabilities. Rows at temperature 0
         take the argmax.
     Raises: nothing of its own.
@@ -26,6 +26,7 @@ class Sample(Strategy):
     SAMPLES: ClassVar[bool] = True
 
     def step(self, batch: Batch) -> None:
-        """Draw the next token of every row."""
-        p = batch.dist(batch.logits())
-        batch.commit(batch.draw(p), p)
+        """Draw the next token of every row, and what is forced in the same forward pass."""
+        drafts = batch.forced()
+        p = batch.dist(batch.logits(drafts), drafts)
+        batch.commit(verified(drafts, batch.draw(p)), p)

@@ -36,9 +36,9 @@ REFUSED = {
         r"negative_prompt_ids has shape \[5, 2\]",
     ),
     "watermark": (
-        {"watermarking_config": {"greenlist_ratio": 0.3}},
-        dk.UnsupportedArgumentError,
-        "needs the processor 'watermarking_config'",
+        {"watermarking_config": {"greenlist_ratio": 0.0}},
+        dk.ParameterError,
+        r"greenlist_ratio=0.0 is not allowed: .* \(0, 1\)",
     ),
     "bad words": ({"bad_words_ids": [[3, -1]]}, dk.ParameterError, "bad_words_ids holds the token id -1"),
     "attentions": (

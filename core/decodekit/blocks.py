@@ -1,0 +1,57 @@
+"""Blocks of tokens, one a row: what is forced to come, what of a draft was right, what is committed."""
+
+from collections.abc import Sequence, Set
+
+from torch import Tensor
+
+from decodekit.chain import Chain
+from decodekit.distribution import Drafts
+from decodekit.row import Row
+from decodekit.strategy import Capability
+
+__all__ = ["as_blocks", "forced_tokens", "verified"]
+
+_NEEDS = {Capability.ROLLBACK, Capability.POSITIONS}
+
+
+def as_blocks(tokens: Tensor | Drafts) -> list[list[int]]:
+    """Tokens int64 [B], [B, n] or one sequence a row, as one list a row."""
+    if isinstance(tokens, Tensor):
+        tokens = tokens.tolist()
+    return [[block] if isinstance(block, int) else list(block) for block in tokens]
+
+
+def forced_tokens(
+    rows: Sequence[Row], chains: Sequence[Chain], max_new_tokens: int, offers: Set[Capability]
+) -> list[list[int]] | None:
+    """For each row the tokens that its chain says must come, with room for one more.
+
+    Args:
+        rows: the B rows.
+        chains: the chains that they name.
+        max_new_tokens: the most tokens of a row.
+        offers: what the model session can do: score a draft at once, and take it back when it is wrong.
+
+    Returns:
+        None when nothing is forced, or the session can't do that.
+    """
+    if not any(row.states for row in rows) or not offers >= _NEEDS:
+        return None
+    known = [chains[row.chain].forced(row.states)[: max_new_tokens - len(row.tokens) - 1] for row in rows]
+    return known if any(known) else None
+
+
+def verified(drafts: Drafts | None, tokens: Tensor) -> Tensor | list[list[int]]:
+    """What to commit: each row's draft as far as it is what was chosen there, and one token more.
+
+    Args:
+        drafts: hypothetical tokens of each row, of which the longest has K; None is none.
+        tokens: what was chosen, int64 [B, K + 1]; without drafts [B].
+    """
+    if drafts is None:
+        return tokens
+    blocks = []
+    for draft, chosen in zip(drafts, tokens.tolist(), strict=True):
+        right = next((k for k, token in enumerate(draft) if token != chosen[k]), len(draft))
+        blocks.append(chosen[: right + 1])
+    return blocks
