@@ -45,7 +45,7 @@ def test_a_model_with_a_cache_of_its_own_kind_is_refused():
 
     sizes = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2}
     model = RwkvForCausalLM(RwkvConfig(**sizes, pad_token_id=0, bos_token_id=1, eos_token_id=2)).eval()
-    with pytest.raises(dk.UnsupportedArgumentError, match="Rwkv.*cache of its own kind.*use_cache=False"):
+    with pytest.raises(dk.UnsupportedArgumentError, match=r"Rwkv.*cache of its own kind.*use_cache=False"):
         dk.generate(model, IDS, max_new_tokens=3)
     ours = dk.generate(model, IDS, max_new_tokens=3, use_cache=False)
     assert torch.equal(ours, model.generate(IDS, max_new_tokens=3, use_cache=False))
