@@ -287,6 +287,7 @@ def _context(model: "PreTrainedModel", request: Request, strategy: Strategy, opt
         max_new_tokens=request.max_new_tokens,
         prompt_width=request.input_ids.shape[1],
         pad_token_id=request.pad_token_id,
+        sources=request.source_ids,
     )
 
 

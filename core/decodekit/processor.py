@@ -60,6 +60,8 @@ class CallContext:
         max_new_tokens: the most tokens that a row may get; None when nobody knows.
         prompt_width: columns of the prompts as they were given, padding included.
         pad_token_id: what stands in columns that are padding.
+        sources: of an encoder-decoder model the token ids that its encoder reads for each prompt, none
+            where it reads no tokens; None for a decoder-only model, whose prompt is in the history.
     """
 
     vocab_size: int
@@ -69,6 +71,7 @@ class CallContext:
     max_new_tokens: int | None = None
     prompt_width: int = 0
     pad_token_id: int = 0
+    sources: Sequence[Sequence[int]] | None = None
 
 
 class Processor:

@@ -1,7 +1,6 @@
 """What a call asks for, read by transformers' own rules."""
 
 from collections.abc import Callable, Mapping
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -12,6 +11,7 @@ from transformers.cache_utils import Cache
 from transformers.generation.utils import ALL_CACHE_NAMES
 
 from decodekit import transformers_hooks as hooks
+from decodekit.checks import check_config, check_embeds, check_ids, fill_empty, full_mask
 from decodekit.errors import ParameterError, UnsupportedArgumentError
 from decodekit.model_inputs import ONCE, Columns, ModelInputs, align_right
 
@@ -36,7 +36,8 @@ class Request:
         prompts: the B prompts without padding, as processors and the result see them.
         contexts: what the model is fed for them, where that is something else: a placeholder 0 for each
             embedding, and for each token that ``cache`` holds already.
-        source_ids: an encoder's token ids without padding, where it has some.
+        source_ids: an encoder's token ids without padding; empty where it reads no tokens, None where there
+            is no encoder.
         max_new_tokens: the most tokens after the T input columns; ``config.min_new_tokens`` is the least.
         eos_token_ids: may be empty.
         pad_token_id: what fills finished rows; the first EOS id when there is no pad id, else 0.
@@ -85,7 +86,7 @@ def read_request(
     own_max = _is_set(model, generation_config, kwargs, "max_length")
     own_min = _is_set(model, generation_config, kwargs, "min_length")
     config, model_kwargs = hooks.merged_config(model, generation_config, kwargs)
-    _check_config(config)
+    check_config(config)
     mode = str(config.get_generation_mode(assistant_model).value)
     hooks.check_names(model, config, model_kwargs)
     read = _read_inputs(model, inputs, config, model_kwargs)
@@ -114,21 +115,6 @@ def read_request(
         layout=read.layout if read.layout is not None else read.mask,
         inputs_for=read.inputs_for,
     )
-
-
-def _check_config(config: GenerationConfig) -> None:
-    """Raise `ParameterError` for what transformers does not check."""
-    if not isinstance(config.do_sample, bool):
-        message = f"do_sample={config.do_sample!r} is not allowed: do_sample must be True or False"
-        raise ParameterError(message)
-    for name in ("max_new_tokens", "max_length", "num_return_sequences"):
-        value = getattr(config, name)
-        if value is not None and not (isinstance(value, Integral) and int(value) >= 1):
-            message = (
-                f"{name}={value!r} is not allowed: {name} must be int in [1, inf); "
-                "leave it out for the default"
-            )
-            raise ParameterError(message)
 
 
 def _is_set(
@@ -189,16 +175,16 @@ def _read_pair(
     """The inputs of an encoder-decoder model: the encoder's, and the beginning of the decoder's."""
     mask = model_kwargs.get("attention_mask")
     is_ids = main.dim() == 2 and not main.is_floating_point() and "encoder_outputs" not in model_kwargs
-    source = None
+    source: Tokens = []
     if is_ids:
-        _check_ids(model, main, mask, "input_ids")
+        check_ids(model, main, mask, "input_ids")
         seen = mask.bool() if mask is not None else torch.ones_like(main, dtype=torch.bool)
         source = [row[kept].tolist() for row, kept in zip(main, seen, strict=True)]
     input_ids, model_kwargs = hooks.decoder_start(model, main, name, config, model_kwargs)
     own_mask = model_kwargs.pop("decoder_attention_mask", None)
-    _check_ids(model, input_ids, own_mask, "decoder_input_ids")
+    check_ids(model, input_ids, own_mask, "decoder_input_ids")
     own_mask = own_mask.bool() if own_mask is not None else torch.ones_like(input_ids, dtype=torch.bool)
-    input_ids, own_mask = _fill_empty(input_ids.long(), own_mask, config)
+    input_ids, own_mask = fill_empty(input_ids.long(), own_mask, config)
     cache = _caller_cache(model, model_kwargs)
     read = _Read(main=main, main_name=name, input_ids=input_ids, mask=own_mask, model_inputs=ModelInputs())
     read.source_ids = source
@@ -230,15 +216,15 @@ def _read_decoder(
     columns = embeds if embeds is not None else input_ids
     cache = _caller_cache(model, model_kwargs)
     mask = model_kwargs.pop("attention_mask", None)
-    _check_ids(model, input_ids, mask if cache is None and embeds is None else None, "input_ids")
+    check_ids(model, input_ids, mask if cache is None and embeds is None else None, "input_ids")
     if embeds is not None:
-        _check_embeds(embeds, mask, cache)
+        check_embeds(embeds, mask, cache)
     mask = (
-        mask.bool().to(columns.device) if mask is not None else _full_mask(columns, config, cache, input_ids)
+        mask.bool().to(columns.device) if mask is not None else full_mask(columns, config, cache, input_ids)
     )
     input_ids = input_ids.long()
     if cache is None and embeds is None:
-        input_ids, mask = _fill_empty(input_ids, mask, config)
+        input_ids, mask = fill_empty(input_ids, mask, config)
         columns = input_ids
     own = mask if embeds is None else mask.new_ones(input_ids.shape)
     if own.shape != input_ids.shape:
@@ -329,72 +315,3 @@ _COLUMNS: dict[str, Literal["count", "last", "zero"]] = {
     "moe_mm_token_type_ids": "zero",
 }
 """Inputs with a value for each token, and how they go on after the prompt."""
-
-
-def _check_embeds(embeds: Tensor, mask: Tensor | None, cache: Cache | None) -> None:
-    if embeds.dim() != 3 or not embeds.shape[1]:
-        message = (
-            f"inputs_embeds has shape {list(embeds.shape)}: it must be float [batch, length, hidden size] "
-            "with at least one column"
-        )
-        raise ParameterError(message)
-    if mask is not None and cache is None and mask.shape != embeds.shape[:2]:
-        message = (
-            f"attention_mask has shape {list(mask.shape)} and inputs_embeds {list(embeds.shape)}: the first "
-            "two dimensions must be equal"
-        )
-        raise ParameterError(message)
-
-
-def _check_ids(model: "PreTrainedModel", input_ids: Tensor, mask: Tensor | None, name: str) -> None:
-    if input_ids.dim() != 2 or input_ids.is_floating_point() or not len(input_ids):
-        message = (
-            f"{name} has shape {list(input_ids.shape)} and dtype {input_ids.dtype}: "
-            "it must hold token ids, int64 [batch, length] with at least one row; "
-            "add a dimension to a single prompt with ids[None]"
-        )
-        raise ParameterError(message)
-    if mask is not None and mask.shape != input_ids.shape:
-        message = (
-            f"attention_mask has shape {list(mask.shape)} and {name} {list(input_ids.shape)}: they "
-            "must be equal; pass the mask that the tokenizer gave with these ids"
-        )
-        raise ParameterError(message)
-    vocab_size = model.config.get_text_config().vocab_size
-    if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocab_size:
-        message = (
-            f"{name} holds ids from {int(input_ids.min())} to {int(input_ids.max())}: they must be in "
-            f"[0, {vocab_size}), the model's vocabulary; use the tokenizer that belongs to the model"
-        )
-        raise ParameterError(message)
-
-
-def _full_mask(columns: Tensor, config: GenerationConfig, cache: Cache | None, input_ids: Tensor) -> Tensor:
-    """Everything is a token; refused where transformers would guess that the pad ids are not."""
-    pad, eos = config._pad_token_tensor, config._eos_token_tensor
-    pad_is_eos = pad is not None and eos is not None and bool(torch.isin(pad, eos))
-    if pad is not None and not pad_is_eos and bool((input_ids == pad).any()):
-        message = (
-            f"attention_mask is missing and input_ids holds pad_token_id={int(pad)}: pass the tokenizer's "
-            "attention_mask, or torch.ones_like(input_ids) when these are tokens like others"
-        )
-        raise ParameterError(message)
-    return torch.ones(columns.shape[:2], dtype=torch.bool, device=columns.device)
-
-
-def _fill_empty(input_ids: Tensor, mask: Tensor, config: GenerationConfig) -> tuple[Tensor, Tensor]:
-    """Give an empty prompt its BOS token."""
-    empty = ~mask.any(dim=1)
-    if not bool(empty.any()):
-        return input_ids, mask
-    if config._bos_token_tensor is None:
-        message = (
-            "a prompt is empty and the model has no bos_token_id to start from: give it at least one token"
-        )
-        raise ParameterError(message)
-    if input_ids.shape[1] == 0:
-        input_ids, mask = input_ids.new_zeros(len(input_ids), 1), mask.new_zeros(len(input_ids), 1)
-    input_ids, mask = input_ids.clone(), mask.clone()
-    input_ids[empty, -1] = config._bos_token_tensor.to(input_ids)
-    mask[empty, -1] = True
-    return input_ids, mask

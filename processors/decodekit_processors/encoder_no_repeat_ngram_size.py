@@ -3,10 +3,11 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Phase, Place, Processor, param
+from decodekit import CallContext, History, Laws, Phase, Place, Processor, param
 from torch import Tensor
 
 from decodekit_processors._ngrams import forbid_all
+from decodekit_processors._sources import check_sources, read_by_encoder
 
 __all__ = ["EncoderNoRepeatNgramSize"]
 
@@ -16,7 +17,8 @@ class EncoderNoRepeatNgramSize(Processor):
     """Forbid each token that would complete an n-gram of the row's prompt.
 
     Source: transformers, the argument of that name; of a decoder-only model the prompt is what an
-        encoder would read. In transformers padding counts as tokens, here not.
+        encoder would read, of an encoder-decoder model what it
+        does read. In transformers padding counts as tokens, here not.
     Range: encoder_no_repeat_ngram_size in [0, inf); 0 changes nothing, 1 forbids every token of the prompt.
     Shape: logits [B, V] -> [B, V].
     Keeps: every token that does not complete such an n-gram.
@@ -42,8 +44,16 @@ class EncoderNoRepeatNgramSize(Processor):
         help="n, how many tokens of the prompt may not come again; 0 allows all.",
     )
 
+    _context: CallContext | None = attrs.field(default=None, repr=False)
+
+    def bind(self, context: CallContext) -> "EncoderNoRepeatNgramSize":
+        """Return the processor that knows what an encoder reads."""
+        check_sources(self.NAME, context)
+        return attrs.evolve(self, context=context if context.sources is not None else None)
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the logits with -inf for the tokens that would repeat an n-gram of the prompt."""
         if self.encoder_no_repeat_ngram_size == 0:
             return logits
-        return forbid_all(logits, history.followers(self.encoder_no_repeat_ngram_size, prompt=True))
+        n = self.encoder_no_repeat_ngram_size
+        return forbid_all(logits, read_by_encoder(history, self._context, n - 1).followers(n, prompt=True))

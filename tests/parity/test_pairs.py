@@ -11,6 +11,9 @@ from tests.parity.differential import both
 
 NAMES = ["bart", "t5"]
 SETTINGS = {
+    "the prompt's words": {"encoder_repetition_penalty": 1.7},
+    "no token of the source": {"encoder_no_repeat_ngram_size": 1},
+    "no n-gram of the source": {"encoder_no_repeat_ngram_size": 2, "num_beams": 2},
     "forced beginning": {"forced_bos_token_id": 9},
     "forced end": {"forced_eos_token_id": 2},
     "bad words": {"bad_words_ids": [[7], [8, 9]]},
@@ -70,3 +73,9 @@ def test_rows_are_their_own(name):
     swapped = {key: value.flip(0) for key, value in inputs.items()}
     other = dk.generate(model, **swapped, max_new_tokens=8, do_sample=True, seed=[4, 3])
     assert torch.equal(together, other.flip(0))
+
+
+def test_an_encoders_penalty_without_its_tokens_is_refused():
+    model, inputs = model_of("whisper"), inputs_of("whisper")
+    with pytest.raises(dk.ParameterError, match=r"encoder_repetition_penalty has no tokens"):
+        dk.generate(model, **inputs, encoder_repetition_penalty=1.3, max_new_tokens=3)
