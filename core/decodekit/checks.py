@@ -32,6 +32,7 @@ def check_config(config: GenerationConfig) -> None:
 
 
 def check_ids(model: "PreTrainedModel", input_ids: Tensor, mask: Tensor | None, name: str) -> None:
+    """Raise `ParameterError` unless ``input_ids``, called ``name``, hold tokens of the model [B, T]."""
     if input_ids.dim() != 2 or input_ids.is_floating_point() or not len(input_ids):
         message = (
             f"{name} has shape {list(input_ids.shape)} and dtype {input_ids.dtype}: "
@@ -55,6 +56,7 @@ def check_ids(model: "PreTrainedModel", input_ids: Tensor, mask: Tensor | None, 
 
 
 def check_embeds(embeds: Tensor, mask: Tensor | None, cache: Cache | None) -> None:
+    """Raise `ParameterError` unless the embeddings are [B, T, D] and the mask fits them."""
     if embeds.dim() != 3 or not embeds.shape[1]:
         message = (
             f"inputs_embeds has shape {list(embeds.shape)}: it must be float [batch, length, hidden size] "

@@ -18,7 +18,6 @@ REFUSED = {
         "group_beam_search.*num_beams=4.*'diverse_beam'",
     ),
     "own layers": ({"use_mtp": True}, dk.UnsupportedArgumentError, "use_mtp=True"),
-    "custom": ({"custom_generate": "x"}, dk.UnsupportedArgumentError, "custom_generate="),
     "prefix": (
         {"prefix_allowed_tokens_fn": lambda batch_id, tokens: []},
         dk.ParameterError,
