@@ -9,6 +9,7 @@ import attrs
 from torch import nn
 from transformers import GenerationMixin
 
+from decodekit.chain_config import FIELDS
 from decodekit.errors import ParameterError, UnsupportedArgumentError
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def drop_in(model: "PreTrainedModel | None" = None, **defaults: Any) -> Iterator
     Args:
         model: whose calls, and those of the models inside it; left out, those of every model.
         **defaults: arguments of `decodekit.generate` (``strategy``, ``processors``, ``seed``, any keyword)
-            for calls that do not give them.
+            for calls that do not give them. ``processors`` is the whole chain, also for code that asks for
+            a temperature or the like.
 
     Raises:
         ParameterError: ``model`` is something else than a model.
@@ -87,6 +89,9 @@ def _dispatch(self: Any, *args: Any, **kwargs: Any) -> Any:
     scope.calls += 1
     names = _NAMED[: len(args)]
     given = {**scope.defaults, **dict(zip(names, args, strict=True)), **kwargs}
+    if given.get("processors") is scope.defaults.get("processors", ()):
+        for field in FIELDS:  # the block's chain is the whole chain, whatever this code asks for
+            given.pop(field.name, None)
     named = {name: given.pop(name, None) for name in _NAMED}
     ours = {name: given.pop(name, None) for name in _OURS}
     return run(self, named, ours, given)

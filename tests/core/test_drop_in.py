@@ -55,6 +55,13 @@ def test_blocks_nest_and_the_inner_one_decides():
         assert ask(MODEL).stats.strategy == "greedy"
 
 
+def test_a_chain_of_the_block_is_the_whole_chain():
+    with dk.drop_in(strategy="sample", processors=["min_p"]):
+        assert ask(MODEL, temperature=0.7, top_k=5).stats.chains == ("min_p=0.05",)
+        with pytest.raises(dk.ParameterError, match="would have no effect"):
+            ask(MODEL, temperature=0.7, processors=["top_k"])
+
+
 def test_other_threads_are_in_the_block_too():
     found = []
     with dk.drop_in():
