@@ -36,3 +36,11 @@ def tiny_folder(tmp_path_factory):
         )
         LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def cuda():
+    """The first CUDA device."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and there is none")
+    return torch.device("cuda:0")

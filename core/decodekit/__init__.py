@@ -1,5 +1,8 @@
 """decodekit: a plugin-based decoding framework for Hugging Face models."""
 
+from decodekit import quiet as quiet  # before transformers is imported
+
+# isort: split
 from decodekit.as_custom_generate import as_custom_generate
 from decodekit.batch import Batch
 from decodekit.blocks import verified
@@ -15,6 +18,7 @@ from decodekit.errors import (
     EmptySupportError,
     MissingLibraryError,
     ModelNotFoundError,
+    ModelTooLargeError,
     NonFiniteLogitsError,
     ParameterError,
     PluginError,
@@ -38,7 +42,7 @@ from decodekit.outputs import (
 from decodekit.params import param, params_of
 from decodekit.place import Phase, Place, Scope
 from decodekit.processor import CallContext, Laws, Processor, StatefulProcessor
-from decodekit.quant_backend import QuantBackend
+from decodekit.quant_backend import QuantBackend, QuantLaws
 from decodekit.randomness import Purpose
 from decodekit.registry import drafters, processors, quant_backends, register, resolve, strategies
 from decodekit.row import Row
@@ -73,6 +77,7 @@ __all__ = [
     "Laws",
     "MissingLibraryError",
     "ModelNotFoundError",
+    "ModelTooLargeError",
     "NonFiniteLogitsError",
     "ParameterError",
     "Phase",
@@ -82,6 +87,7 @@ __all__ = [
     "Processor",
     "Purpose",
     "QuantBackend",
+    "QuantLaws",
     "ResultEvent",
     "Row",
     "Scope",

@@ -16,6 +16,7 @@ __all__ = [
     "EmptySupportError",
     "MissingLibraryError",
     "ModelNotFoundError",
+    "ModelTooLargeError",
     "NonFiniteLogitsError",
     "ParameterError",
     "PluginError",
@@ -72,6 +73,10 @@ class EmptySupportError(DecodekitError, ValueError):
 
 class ModelNotFoundError(DecodekitError, OSError):
     """A model is neither a folder on this machine nor in the local hub cache."""
+
+
+class ModelTooLargeError(DecodekitError, MemoryError):
+    """A model does not fit into the memory of its device; the message says what would."""
 
 
 class DamagedCacheError(DecodekitError, OSError):

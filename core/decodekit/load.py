@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from decodekit.default_model import default_model, verify
-from decodekit.errors import CapabilityError, DecodekitError, ModelNotFoundError, ParameterError, nearest
+from decodekit.converted import verify
+from decodekit.default_model import default_model
+from decodekit.errors import DecodekitError, ModelNotFoundError, ParameterError, nearest
+from decodekit.gguf_file import converted_gguf, is_gguf
+from decodekit.hub import gguf_path, local_folder, only_local
+from decodekit.memory import check_fits, is_out_of_memory, too_large
+from decodekit.prequantized import check_prequantized, own_configuration
 from decodekit.quant_backend import QuantBackend
 from decodekit.registry import registry
 
@@ -24,6 +30,16 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
     "float64": torch.float64,
+}
+# What from_pretrained calls it, and how it is said here.
+_ELSEWHERE = {
+    "torch_dtype": "dtype=",
+    "device": "device_map=",
+    "gguf_file": "the path of the GGUF file as the first argument",
+    "load_in_4bit": "quant='bnb-nf4'",
+    "load_in_8bit": "quant='bnb-int8'",
+    "quantization_config": "quant= with the options of a backend",
+    "token": "`hf auth login` or the environment variable HF_TOKEN",
 }
 
 
@@ -39,20 +55,27 @@ def load(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Load a causal language model in eval mode, and its tokenizer.
 
+    A checkpoint that is quantized already is loaded as it is; a request that differs is an error.
+
     Args:
-        name_or_path: a folder, a hub id, or None for the embedded default model.
+        name_or_path: a folder, a hub id, a GGUF file (a path, or ``org/name/file.gguf`` on the hub),
+            or None for the embedded default model.
         quant: the quantization backend: a name, ``(name, {option: value})``, a class or an instance.
         device_map: as in transformers; None takes the first CUDA device, or the CPU where there is none.
-        dtype: the dtype of what is not quantized; ``"auto"`` is that of the model's configuration.
+        dtype: the dtype of what is not quantized; ``"auto"`` is that of the model's configuration, and
+            float32 for a GGUF file, whose values it holds exactly.
         trust_remote_code: allow code that comes with the model to run.
         revision: the branch, tag or commit of a hub id.
         **options: options of the backend, e.g. ``double_quant=True``.
 
     Raises:
         ModelNotFoundError: there is no such model here, and it could not be fetched either.
-        DamagedCacheError: the cached default model can't be read.
-        MissingLibraryError: a library that the backend needs, or the default model, is not installed.
-        CapabilityError: the model is quantized already.
+        ModelTooLargeError: it does not fit into memory; the message says what would.
+        DamagedCacheError: a converted model in the cache can't be read.
+        MissingLibraryError: a library that the backend or the checkpoint needs, or the default model, is
+            not installed.
+        CapabilityError: the checkpoint is quantized in another way than was asked for, or the backend does
+            not run on the device.
         ParameterError, UnknownNameError: an option, or the backend's name, is not known.
     """
     dtype = _dtype(dtype)
@@ -62,20 +85,29 @@ def load(
     if device_map is None and device.type != "cpu":
         device_map = {"": device}
     keywords: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision or "main"}
-    if name_or_path is not None:
-        name = _existing(name_or_path)
+    if name_or_path is not None and not is_gguf(os.fspath(name_or_path)):
+        name = local_folder(name_or_path)
+        if not Path(name).is_dir():
+            keywords["local_files_only"] = only_local(name, "config.json", revision)
         try:
             return _load(name, backend, device, device_map, dtype, keywords)
         except DecodekitError:
             raise
         except (OSError, ValueError, ImportError, SafetensorError) as error:
             raise _explained(name, error) from error
-    folder = default_model()
+    folder = default_model() if name_or_path is None else _converted(name_or_path, dtype, revision)
     try:
         return _load(str(folder), backend, device, device_map, dtype, keywords)
+    except DecodekitError:
+        raise
     except Exception:
         verify(folder, checksums=True)  # damage is the likeliest reason; if so, say that instead
         raise
+
+
+def _converted(name_or_path: str | os.PathLike[str], dtype: str | torch.dtype, revision: str | None) -> Path:
+    wanted = dtype if isinstance(dtype, torch.dtype) else torch.float32
+    return converted_gguf(gguf_path(name_or_path, revision), wanted)
 
 
 def _load(
@@ -91,22 +123,31 @@ def _load(
     config = AutoConfig.from_pretrained(name, **keywords)
     known = dtype if isinstance(dtype, torch.dtype) else config.get_text_config().dtype or torch.float32
     quantized = backend.load_kwargs(known, device)
-    if quantized.get("quantization_config") and getattr(config, "quantization_config", None):
-        message = (
-            f"{name} is quantized already and can't be loaded with quant={backend.NAME!r}: use quant='none'"
-        )
-        raise CapabilityError(message)
+    own = own_configuration(config)
+    if own is not None:
+        check_prequantized(name, own, backend.NAME, quantized.pop("quantization_config", None), device)
+    elif device_map is None or device_map == {"": device}:
+        check_fits(name, config, known, backend, device)
     tokenizer = AutoTokenizer.from_pretrained(name, **keywords)
-    loaded = AutoModelForCausalLM.from_pretrained(
-        name, config=config, dtype=dtype, device_map=device_map, **quantized, **keywords
-    )
-    model = backend.convert(loaded)
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            name, config=config, dtype=dtype, device_map=device_map, **quantized, **keywords
+        )
+        model = backend.convert(loaded)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise too_large(name, config, known, backend, device) from error
     model.train(False)
     return model, tokenizer
 
 
 def _backend(quant: Any, options: dict[str, Any]) -> QuantBackend:
     """The backend with its options, which may stand in ``quant`` or be keywords of `load`."""
+    for name in options:
+        if name in _ELSEWHERE:
+            message = f"{name}= is not an argument of load: use {_ELSEWHERE[name]}"
+            raise ParameterError(message)
     if options and isinstance(quant, (tuple, list)) and len(quant) == 2:
         quant, options = quant[0], {**quant[1], **options}
     if options and isinstance(quant, QuantBackend):
@@ -139,31 +180,11 @@ def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
     raise ParameterError(message + "." + nearest(str(dtype), _DTYPES))
 
 
-def _existing(name_or_path: str | os.PathLike[str]) -> str:
-    """The folder or hub id, once it is clear that it can be one."""
-    name = os.fspath(name_or_path)
-    path = Path(name).expanduser()
-    if name and (path / "config.json").is_file():
-        return str(path)
-    if name and path.is_dir():
-        message = f"the folder {name} has no config.json: give a folder that save_pretrained() wrote"
-        raise ModelNotFoundError(message)
-    if path.exists() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name:
-        message = f"there is no folder {name!r}: give one from save_pretrained(), or a hub id like org/name"
-        raise ModelNotFoundError(message)
-    return name
-
-
 def _explained(name: str, error: Exception) -> ModelNotFoundError:
-    """What transformers says at length, with the next step."""
+    """What transformers says at length, in one line."""
     reason = " ".join(str(error).split())
-    if Path(name).is_dir():
-        return ModelNotFoundError(f"the model in {name} can't be loaded: {reason}")
-    message = (
-        f"{name!r} is neither a folder here nor in the hub's local cache, and could not be fetched. Check "
-        f"the spelling and the connection; a private model needs `hf auth login`. The reason given: {reason}"
-    )
-    return ModelNotFoundError(message)
+    where = f"the model in {name}" if Path(name).is_dir() else f"the model {name!r}"
+    return ModelNotFoundError(f"{where} can't be loaded: {reason}")
 
 
 def model_bytes(model: nn.Module) -> int:
@@ -184,7 +205,7 @@ def model_bytes(model: nn.Module) -> int:
 
 def _tensors(owner: Any, depth: int = 3) -> Iterator[Tensor]:
     """A tensor, and those among its attributes: scales, code books, scales of the scales."""
-    if isinstance(owner, Tensor):
+    if isinstance(owner, Tensor) and not is_traceable_wrapper_subclass(owner):  # those hold others only
         yield owner
     if depth and not isinstance(owner, nn.Module):  # a parameter may point back at its module
         for value in getattr(owner, "__dict__", {}).values():

