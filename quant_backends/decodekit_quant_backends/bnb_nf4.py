@@ -1,6 +1,7 @@
 """4-bit NormalFloat weights, by bitsandbytes."""
 
 import attrs
+from decodekit import QuantLaws
 
 from decodekit_quant_backends._bitsandbytes import BitsAndBytes4Bit
 
@@ -22,4 +23,5 @@ class BnbNf4(BitsAndBytes4Bit):
     """
 
     NAME = "bnb-nf4"
+    LAWS = QuantLaws(bits=4.7, kl=0.3, noise=0.05, saves=True)
     _CODE = "nf4"

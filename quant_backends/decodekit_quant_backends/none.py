@@ -1,7 +1,7 @@
 """No quantization: the weights as they are."""
 
 import attrs
-from decodekit import QuantBackend
+from decodekit import QuantBackend, QuantLaws
 
 __all__ = ["NoQuantization"]
 
@@ -18,3 +18,4 @@ class NoQuantization(QuantBackend):
     """
 
     NAME = "none"
+    LAWS = QuantLaws(kl=0.0, noise=1e-4, saves=True)

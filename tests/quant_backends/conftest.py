@@ -12,7 +12,7 @@ def logits_of():
 
     def logits(model):
         with torch.inference_mode():
-            return model(tokens).logits.float()
+            return model(tokens.to(model.device)).logits.float().cpu()
 
     return logits
 
