@@ -23,7 +23,7 @@ from decodekit.registry import registry
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["load", "model_bytes"]
+__all__ = ["device_of", "load", "model_bytes"]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -80,7 +80,7 @@ def load(
     """
     dtype = _dtype(dtype)
     backend = _backend(quant, options)
-    device = _device(device_map)
+    device = device_of(device_map)
     backend.check(device)
     if device_map is None and device.type != "cpu":
         device_map = {"": device}
@@ -157,7 +157,7 @@ def _backend(quant: Any, options: dict[str, Any]) -> QuantBackend:
     return backend
 
 
-def _device(device_map: Any) -> torch.device:
+def device_of(device_map: Any) -> torch.device:
     """The device that the model, or its first part, goes to."""
     first = next(iter(device_map.values()), None) if isinstance(device_map, dict) else device_map
     if first is None or first in ("auto", "balanced", "balanced_low_0", "sequential"):

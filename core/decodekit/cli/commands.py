@@ -13,6 +13,7 @@ from decodekit.cli.explain import explain
 from decodekit.cli.generate import WithPlugins, generate
 from decodekit.cli.new import new
 from decodekit.cli.plugins import plugins
+from decodekit.cli.quant import quant
 from decodekit.errors import DecodekitError
 
 __all__ = ["app", "main"]
@@ -50,6 +51,7 @@ app.command()(explain)
 app.command()(check)
 app.command()(new)
 app.add_typer(plugins, name="plugins")
+app.command()(quant)
 app.add_typer(cache, name="cache")
 
 
