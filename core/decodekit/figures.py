@@ -70,7 +70,7 @@ def measure(
     dtype: str | torch.dtype = "auto",
     **options: Any,
 ) -> Figures:
-    """Load a model with a backend and measure it. In a process of its own the figures don't disturb each other.
+    """Load a model with a backend and measure it; in a process of its own, bytes are the model's alone.
 
     Args:
         name_or_path: as of `decodekit.load`.

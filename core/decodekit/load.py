@@ -23,7 +23,7 @@ from decodekit.registry import registry
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["device_of", "load", "model_bytes"]
+__all__ = ["device_of", "load", "model_bytes", "tensors_of"]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -198,15 +198,15 @@ def model_bytes(model: nn.Module) -> int:
     storages = {
         (storage.device, storage.data_ptr()): storage.nbytes()
         for owner in owners
-        for storage in (tensor.untyped_storage() for tensor in _tensors(owner))
+        for storage in (tensor.untyped_storage() for tensor in tensors_of(owner))
     }
     return sum(storages.values())
 
 
-def _tensors(owner: Any, depth: int = 3) -> Iterator[Tensor]:
+def tensors_of(owner: Any, depth: int = 3) -> Iterator[Tensor]:
     """A tensor, and those among its attributes: scales, code books, scales of the scales."""
     if isinstance(owner, Tensor) and not is_traceable_wrapper_subclass(owner):  # those hold others only
         yield owner
     if depth and not isinstance(owner, nn.Module):  # a parameter may point back at its module
         for value in getattr(owner, "__dict__", {}).values():
-            yield from _tensors(value, depth - 1)
+            yield from tensors_of(value, depth - 1)

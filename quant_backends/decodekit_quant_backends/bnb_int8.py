@@ -26,7 +26,7 @@ class BnbInt8(QuantBackend):
 
     NAME = "bnb-int8"
     REQUIRES = REQUIRES
-    LAWS = QuantLaws(bits=8.5, kl=0.02, noise=0.3, saves=True)
+    LAWS = QuantLaws(bits=8.7, kl=0.01, noise=0.3, saves=True)
 
     threshold: float = param(
         6.0, range="[0, inf)", help="Activations of at least this size are outliers; 0 looks for none."

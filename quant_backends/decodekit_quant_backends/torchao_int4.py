@@ -32,7 +32,7 @@ class TorchaoInt4(QuantBackend):
 
     NAME = "torchao-int4"
     REQUIRES = REQUIRES
-    LAWS = QuantLaws(bits=6.1, kl=0.3, noise=1e-3)
+    LAWS = QuantLaws(bits=6.1, kl=0.25, noise=1e-3)
 
     group_size: int = param(64, choices=(32, 64, 128), help="Weights that share a scale and a zero.")
     algorithm: str = param(

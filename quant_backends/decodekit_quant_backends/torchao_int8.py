@@ -25,7 +25,7 @@ class TorchaoInt8(QuantBackend):
 
     NAME = "torchao-int8"
     REQUIRES = REQUIRES
-    LAWS = QuantLaws(bits=8.4, kl=0.01, noise=1e-3, saves=True)
+    LAWS = QuantLaws(bits=8.4, kl=0.005, noise=1e-3, saves=True)
 
     skip_modules: tuple[str, ...] = param(
         (), help="Names of modules that stay unquantized, as the output layer always does."

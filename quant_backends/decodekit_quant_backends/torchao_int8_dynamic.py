@@ -28,7 +28,7 @@ class TorchaoInt8Dynamic(QuantBackend):
 
     NAME = "torchao-int8-dynamic"
     REQUIRES = REQUIRES
-    LAWS = QuantLaws(bits=8.4, kl=0.02, noise=0.3, saves=True)
+    LAWS = QuantLaws(bits=8.4, kl=0.01, noise=0.3, saves=True)
 
     skip_modules: tuple[str, ...] = param(
         (), help="Names of modules that stay unquantized, as the output layer always does."

@@ -2,7 +2,17 @@ import pytest
 import torch
 from decodekit import ParameterError
 from decodekit.load import load, model_bytes
+from decodekit.testing import quant_checks
 from decodekit_quant_backends.bnb_fp4 import BnbFp4
+
+from tests.quant_backends.strategies import STRATEGIES
+
+CHECKS = quant_checks(BnbFp4, strategies=STRATEGIES)
+
+
+@pytest.mark.parametrize("check", [body for _, body in CHECKS], ids=[name for name, _ in CHECKS])
+def test_it_keeps_the_contract_and_its_laws(check):
+    check()
 
 
 def test_every_option_reaches_transformers():

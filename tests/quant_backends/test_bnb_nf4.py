@@ -4,7 +4,17 @@ import pytest
 import torch
 from decodekit import MissingLibraryError, ParameterError
 from decodekit.load import load, model_bytes
+from decodekit.testing import quant_checks
 from decodekit_quant_backends.bnb_nf4 import BnbNf4
+
+from tests.quant_backends.strategies import STRATEGIES
+
+CHECKS = quant_checks(BnbNf4, strategies=STRATEGIES)
+
+
+@pytest.mark.parametrize("check", [body for _, body in CHECKS], ids=[name for name, _ in CHECKS])
+def test_it_keeps_the_contract_and_its_laws(check):
+    check()
 
 
 def config_of(backend):

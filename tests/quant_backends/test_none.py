@@ -2,8 +2,18 @@ import pytest
 import torch
 from decodekit import ParameterError
 from decodekit.load import load, model_bytes
+from decodekit.testing import quant_checks
 from decodekit_quant_backends.none import NoQuantization
 from transformers import LlamaForCausalLM
+
+from tests.quant_backends.strategies import STRATEGIES
+
+CHECKS = quant_checks(NoQuantization, strategies=STRATEGIES)
+
+
+@pytest.mark.parametrize("check", [body for _, body in CHECKS], ids=[name for name, _ in CHECKS])
+def test_it_keeps_the_contract_and_its_laws(check):
+    check()
 
 
 def test_the_logits_are_those_of_the_model_bit_for_bit(tiny_folder, logits_of):

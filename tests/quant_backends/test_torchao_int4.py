@@ -2,7 +2,18 @@ import pytest
 import torch
 from decodekit import CapabilityError, ParameterError
 from decodekit.load import load, model_bytes
+from decodekit.testing import quant_checks
 from decodekit_quant_backends.torchao_int4 import TorchaoInt4
+
+from tests.quant_backends.strategies import STRATEGIES
+
+CHECKS = quant_checks(TorchaoInt4, strategies=STRATEGIES)
+
+
+@pytest.mark.parametrize("check", [body for _, body in CHECKS], ids=[name for name, _ in CHECKS])
+def test_it_keeps_the_contract_and_its_laws(check):
+    check()
+
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 

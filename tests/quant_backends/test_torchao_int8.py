@@ -2,7 +2,17 @@ import pytest
 import torch
 from decodekit import ParameterError
 from decodekit.load import load, model_bytes
+from decodekit.testing import quant_checks
 from decodekit_quant_backends.torchao_int8 import TorchaoInt8
+
+from tests.quant_backends.strategies import STRATEGIES
+
+CHECKS = quant_checks(TorchaoInt8, strategies=STRATEGIES)
+
+
+@pytest.mark.parametrize("check", [body for _, body in CHECKS], ids=[name for name, _ in CHECKS])
+def test_it_keeps_the_contract_and_its_laws(check):
+    check()
 
 
 def quant_type(backend):

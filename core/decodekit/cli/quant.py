@@ -33,13 +33,11 @@ Model = Annotated[
 ]
 Backends = Annotated[
     list[str] | None,
-    typer.Option(
-        "--backend", metavar=_SPEC, help="Only this backend; repeatable. Left out, all that work here."
-    ),
+    typer.Option("--backend", metavar=_SPEC, help="Only this backend; repeatable. Left out, all of them."),
 ]
 Plot = Annotated[
     Path | None,
-    typer.Option(help="Draw quality against bytes and speed into this file (.png, .svg or .pdf)."),
+    typer.Option(help="Draw quality against bytes and speed into this file (png, svg, pdf)."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda:0, ...; left out, the first GPU or the CPU.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: the model's own.")]

@@ -1,9 +1,10 @@
 """The conformance kit: what decodekit's own tests run over every plugin, for everybody's plugins.
 
 `check_processor` and `processor_checks` check a processor, `check_strategy` and `strategy_checks` a
-decoding strategy, `check_drafter` and `drafter_checks` a drafter; `check_plugin` checks whatever it is
-given, and `parametrize` makes tests of the checks. `generators` holds the Hypothesis strategies behind
-them, and `decodekit.testing.models` small models with known answers.
+decoding strategy, `check_drafter` and `drafter_checks` a drafter, `check_quant_backend` and
+`quant_checks` a quantization backend; `check_plugin` checks whatever it is given, and `parametrize`
+makes tests of the checks. `generators` holds the Hypothesis strategies behind them, and
+`decodekit.testing.models` small models with known answers.
 """
 
 import importlib.util
@@ -19,6 +20,7 @@ from decodekit.testing.conformance import check_plugin, parametrize, plugin_chec
 from decodekit.testing.drafter_checks import check_drafter, drafter_checks
 from decodekit.testing.processor_checks import check_processor, processor_checks
 from decodekit.testing.processor_subject import OracleRow
+from decodekit.testing.quant_checks import QuantReport, check_quant_backend, quant_checks
 from decodekit.testing.report import ConformanceError, Outcome, Report, Result
 from decodekit.testing.reproduce import processor_case, strategy_case_of
 from decodekit.testing.strategy_checks import check_strategy, strategy_checks
@@ -28,11 +30,13 @@ __all__ = [
     "ConformanceError",
     "OracleRow",
     "Outcome",
+    "QuantReport",
     "Report",
     "Result",
     "check_drafter",
     "check_plugin",
     "check_processor",
+    "check_quant_backend",
     "check_strategy",
     "drafter_checks",
     "parametrize",
@@ -40,6 +44,7 @@ __all__ = [
     "plugins_of",
     "processor_case",
     "processor_checks",
+    "quant_checks",
     "replay",
     "strategy_case_of",
     "strategy_checks",

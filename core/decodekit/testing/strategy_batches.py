@@ -102,7 +102,7 @@ def _compare_with_full(case: Case, batch: "Batch", drafts: Any, logits: torch.Te
             f"after {row.since(0)} and the draft {draft} the cached model says {seen.tolist()}, "
             f"the full forward pass {wanted.tolist()}"
         )
-        expect(torch.allclose(seen, wanted, 0, 1e-9), case, message)
+        expect(torch.allclose(seen, wanted, 0, case.model.tolerance), case, message)
 
 
 @check("S10", most_examples=30)

@@ -159,7 +159,7 @@ def expect(condition: bool | Tensor, case: Case, message: str) -> None:
 
 
 def expect_same(case: Case, rows: list[Row], others: list[Row], what: str) -> None:
-    """Raise `BrokenPromiseError` when tokens, reasons or log-probabilities (beyond 1e-9) differ."""
+    """Raise `BrokenPromiseError` when tokens, reasons or log-probabilities differ."""
     expect(len(rows) == len(others), case, f"{len(rows)} rows came out, {what} {len(others)}")
     for row, other in zip(rows, others, strict=True):
         message = (
@@ -168,7 +168,7 @@ def expect_same(case: Case, rows: list[Row], others: list[Row], what: str) -> No
         )
         expect((row.tokens, row.finish_reason) == (other.tokens, other.finish_reason), case, message)
         mine, theirs = (torch.tensor(item.logprobs, dtype=torch.float64) for item in (row, other))
-        near = torch.allclose(mine, theirs, 0, 1e-9)
+        near = torch.allclose(mine, theirs, 0, case.model.tolerance)
         expect(near, case, f"{message}; their log-probabilities are {row.logprobs} and {other.logprobs}")
 
 

@@ -22,11 +22,13 @@ class KitModel:
         name: as a reader would write it.
         module: a model of transformers; only tiny mistral has special tokens of its own.
         vocab_size: width of its logits.
+        tolerance: how far the logarithm of a probability may be off, for its arithmetic.
     """
 
     name: str
     module: Any
     vocab_size: int
+    tolerance: float = 1e-9
 
     def __str__(self) -> str:
         return self.name

@@ -66,7 +66,7 @@ def reported_log_probabilities(subject: StrategySubject, draw: Draw) -> None:
             torch.tensor(row.logprobs, dtype=torch.float64),
             torch.tensor(wanted, dtype=torch.float64),
             0,
-            1e-9,
+            case.model.tolerance,
         )
         expect(same, case, f"{_name(row)} is {row.tokens} with {row.logprobs}, teacher forcing says {wanted}")
 

@@ -12,7 +12,7 @@ from decodekit.params import build, params_of
 from decodekit.strategy import Strategy
 from decodekit.testing import generators
 from decodekit.testing.strategy_case import Case
-from decodekit.testing.strategy_models import KINDS, random_model
+from decodekit.testing.strategy_models import KINDS, KitModel, random_model
 from decodekit.testing.strategy_toys import random_chain
 
 __all__ = ["StrategySubject", "without_draws"]
@@ -26,11 +26,13 @@ class StrategySubject:
         cls: the class.
         fixed: the only instance to look at, when the author gave one.
         examples: parameter values to choose from; empty when they come from the declared ranges.
+        models: the only models to decode from; empty when they are made.
     """
 
     cls: type[Strategy]
     fixed: Strategy | None = None
     examples: Sequence[Mapping[str, Any]] = ()
+    models: Sequence[KitModel] = ()
 
     @property
     def name(self) -> str:
@@ -82,6 +84,7 @@ class StrategySubject:
             largest=st.just(largest),
             least_prompts=st.just(least_prompts),
             least_processors=st.just(least_processors),
+            models=st.just(self.models),
         )
 
 
@@ -114,9 +117,10 @@ def _case(
     largest: int,
     least_prompts: int,
     least_processors: int,
+    models: Sequence[KitModel],
 ) -> Case:
     """A call of which all but the size comes from one seed, so that no two examples are alike."""
-    model = random_model(random, kinds, min(size.tokens, largest))
+    model = random.choice(models) if models else random_model(random, kinds, min(size.tokens, largest))
     ids = range(model.vocab_size)
     count = random.randint(least_prompts, max(least_prompts, size.prompts))
     several = min(3, strategy.rows_per_prompt(3)) if strategy.samples else 1

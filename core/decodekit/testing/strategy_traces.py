@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from decodekit.load import tensors_of
 from decodekit.testing.strategy_toys import InterruptionError
 
 __all__ = ["counted_forwards", "differences", "raising_forward", "trace"]
@@ -28,7 +29,11 @@ def trace(model: Any) -> dict[str, Any]:
             key: list(value.items()) for key, value in vars(module).items() if key.endswith("_hooks")
         }
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        found[f"parameter {name}"] = (tensor.dtype, tensor.requires_grad, tensor.tolist())
+        found[f"parameter {name}"] = (
+            tensor.dtype,
+            tensor.requires_grad,
+            [part.tolist() for part in tensors_of(tensor)],
+        )
     return found
 
 
