@@ -23,5 +23,5 @@ class BnbFp4(BitsAndBytes4Bit):
     """
 
     NAME = "bnb-fp4"
-    LAWS = QuantLaws(bits=4.7, kl=0.35, noise=0.01, saves=True)
+    LAWS = QuantLaws(bits=4.7, kl=0.35, noise=0.05, saves=True)
     _CODE = "fp4"

@@ -23,5 +23,5 @@ class BnbNf4(BitsAndBytes4Bit):
     """
 
     NAME = "bnb-nf4"
-    LAWS = QuantLaws(bits=4.7, kl=0.2, noise=0.01, saves=True)
+    LAWS = QuantLaws(bits=4.7, kl=0.2, noise=0.05, saves=True)
     _CODE = "nf4"
