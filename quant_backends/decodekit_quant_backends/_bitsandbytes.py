@@ -1,16 +1,20 @@
 """What the backends on bitsandbytes share: requirements, options, and its log messages."""
 
 import logging
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import torch
-from decodekit import QuantBackend, param
+from decodekit import CapabilityError, QuantBackend, param
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["REQUIRES", "BitsAndBytes4Bit", "load_kwargs"]
 
 REQUIRES = {"bitsandbytes": "bitsandbytes>=0.50", "accelerate": "accelerate>=1.10"}
 _DTYPES = ("float32", "bfloat16", "float16")
+_BLOCK, _PACK = 64, 32  # weights that share a scale; rows that a CPU's kernel takes at once
 
 # Messages of bitsandbytes that say once per layer and step, or at import, what our docstrings say.
 _KNOWN = {
@@ -65,3 +69,26 @@ class BitsAndBytes4Bit(QuantBackend):
             bnb_4bit_use_double_quant=self.double_quant,
             bnb_4bit_quant_storage=self.storage_dtype,
         )
+
+    def convert(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """The model as it is, once it has no layer with which a CPU's kernels go wrong.
+
+        Raises:
+            CapabilityError: the blocks of a layer on a CPU cross its rows.
+        """
+        for name, module in model.named_modules():
+            if type(module).__name__ == "Linear4bit" and module.weight.device.type == "cpu":
+                _check_width(name, module)
+        return model
+
+
+def _check_width(name: str, module: Any) -> None:
+    """bitsandbytes 0.50 reads such weights with the scales of other blocks, or fails at the first forward."""
+    wrong = None
+    if module.in_features % _BLOCK:
+        wrong = f"the {module.in_features} inputs of {name} are no multiple of {_BLOCK}"
+    elif module.support_avx512bf16_for_cpu and module.out_features % _PACK:
+        wrong = f"the {module.out_features} outputs of {name} are no multiple of {_PACK}"
+    if wrong:
+        message = f"4 bits on a CPU: {wrong}. Name the module in skip_modules, or take torchao-int8"
+        raise CapabilityError(message)

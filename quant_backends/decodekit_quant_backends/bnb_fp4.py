@@ -20,6 +20,7 @@ class BnbFp4(BitsAndBytes4Bit):
         embeddings, norms, biases and the output layer keep their dtype and values. A CPU with
         AVX512-BF16 repacks at the first forward, to 4.25 bits and products in bfloat16.
     Raises: MissingLibraryError, when a library is not installed; the message has the install line.
+        CapabilityError, for a layer on a CPU whose inputs are no multiple of 64.
     """
 
     NAME = "bnb-fp4"

@@ -2,10 +2,12 @@ import logging
 
 import pytest
 import torch
-from decodekit import MissingLibraryError, ParameterError
+from decodekit import CapabilityError, MissingLibraryError, ParameterError
+from decodekit.generate import generate
 from decodekit.load import load, model_bytes
 from decodekit.testing import quant_checks
 from decodekit_quant_backends.bnb_nf4 import BnbNf4
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tests.quant_backends.strategies import STRATEGIES
 
@@ -126,3 +128,43 @@ def test_skip_modules_is_a_tuple_and_not_the_letters_of_a_text():
     assert BnbNf4(skip_modules="o_proj").skip_modules == ("o_proj",)
     with pytest.raises(ParameterError, match="skip_modules="):
         BnbNf4(skip_modules=[1])
+
+
+@pytest.fixture(scope="module")
+def narrow_folder(tiny_folder, tmp_path_factory):
+    """A model whose layers have 96 inputs: blocks of 64 weights cross the rows."""
+    folder = tmp_path_factory.mktemp("narrow")
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(folder)
+    config = AutoConfig.from_pretrained(tiny_folder, hidden_size=96, intermediate_size=64, head_dim=48)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("quant", ["bnb-nf4", "bnb-fp4"])
+def test_a_layer_that_cpu_kernels_get_wrong_is_refused_with_a_way_out(narrow_folder, quant):
+    with pytest.raises(
+        CapabilityError, match=r"the 96 inputs of \S+q_proj are no multiple of 64\. Name .*skip_m"
+    ):
+        load(narrow_folder, quant=quant, device_map="cpu")
+
+
+def test_skipping_such_layers_helps(narrow_folder, logits_of):
+    wide = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj")
+
+    model, _ = load(narrow_folder, quant="bnb-nf4", skip_modules=wide, device_map="cpu")
+
+    assert torch.isfinite(logits_of(model)).all()
+
+
+@pytest.mark.real_model
+def test_greedy_is_assisted_and_the_same_as_in_transformers():
+    model, tokenizer = load(quant="bnb-nf4")
+    text = "one two three four, one two three four, one two"
+    inputs = tokenizer(text, return_tensors="pt")
+    common = {"max_new_tokens": 24, "eos_token_id": None}
+
+    greedy = generate(model, **inputs, **common, do_sample=False)
+    assisted = generate(model, **inputs, **common, do_sample=False, prompt_lookup_num_tokens=4)
+    theirs = model.generate(**inputs, **common, do_sample=False)
+
+    assert greedy.tolist() == assisted.tolist() == theirs.tolist()
