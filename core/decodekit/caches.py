@@ -21,7 +21,8 @@ from transformers.cache_utils import (
     StaticLayer,
 )
 
-from decodekit.errors import ParameterError
+from decodekit import quantized_cache
+from decodekit.errors import CapabilityError, ParameterError
 from decodekit.history import shift_right
 from decodekit.model_inputs import ModelInputs
 
@@ -44,6 +45,7 @@ __all__ = [
     "settle",
     "take_row",
     "trim",
+    "why_no_rollback",
     "windows",
 ]
 
@@ -109,7 +111,17 @@ def is_recurrent(cache: Cache | None) -> bool:
 def can_roll_back(cache: Cache) -> bool:
     """Whether every layer can take tokens back, another number in each row."""
     kinds = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, DummyLayer)
-    return all(type(layer) in kinds for layer in _own(cache))
+    return all(type(layer) in kinds or quantized_cache.by_slot(layer) for layer in _own(cache))
+
+
+def why_no_rollback(cache: Cache | None) -> str:
+    """Why tokens can't be taken back, and what to do."""
+    if cache is not None and any(quantized_cache.is_quantized(layer) for layer in _own(cache)):
+        return (
+            "the quantized cache rounds tokens in groups, so that one which is taken back leaves a trace in "
+            "others; use cache_config={'backend': 'fp8'}"
+        )
+    return "the cache has layers that overwrite old tokens; use the dynamic cache"
 
 
 def windows(cache: Cache) -> list[int | None]:
@@ -151,7 +163,7 @@ def settle(cache: Cache) -> None:
 def select(cache: Cache, index: Tensor) -> None:
     """Keep the given rows, in that order, duplicates allowed."""
     for layer in [*_own(cache), *_cross(cache)]:
-        if isinstance(layer, LinearAttentionCacheLayerMixin):
+        if isinstance(layer, LinearAttentionCacheLayerMixin) or quantized_cache.is_quantized(layer):
             layer.reorder_cache(index)
         elif _has_keys(layer) and layer.keys.numel():
             layer.reorder_cache(index)
@@ -163,6 +175,9 @@ def roll_back(cache: Cache, common: int, shifts: Tensor | None) -> None:
     """Move each row to the right by ``shifts`` slots, then drop the last ``common`` slots."""
     for layer in _own(cache):
         if not _has_keys(layer):
+            continue
+        if quantized_cache.is_quantized(layer):
+            quantized_cache.roll_back(layer, common, shifts)
             continue
         if shifts is not None:
             layer.keys = shift_right(layer.keys, shifts, 2)
@@ -180,6 +195,9 @@ def trim(cache: Cache, spare: int) -> None:
     """Drop the first ``spare`` slots, which are padding in every row."""
     for layer in _own(cache):
         if not _has_keys(layer):
+            continue
+        if quantized_cache.is_quantized(layer):
+            quantized_cache.trim(layer, spare)
             continue
         if isinstance(layer, StaticLayer):
             layer.keys, layer.values = layer.keys.roll(-spare, dims=2), layer.values.roll(-spare, dims=2)
@@ -230,7 +248,17 @@ class RowCache:
 
 
 def take_row(cache: Cache, row: int, length: int, width: int, inputs: ModelInputs) -> RowCache:
-    """A copy of one row, whose ``length`` tokens stand in the last of ``width`` slots."""
+    """A copy of one row, whose ``length`` tokens stand in the last of ``width`` slots.
+
+    Raises:
+        CapabilityError: the cache is quantized, and holds rows together.
+    """
+    if any(quantized_cache.is_quantized(layer) for layer in _own(cache)):
+        message = (
+            "a quantized cache can't hand back rows that ended at different tokens: pass one prompt at a "
+            "time, or a new cache"
+        )
+        raise CapabilityError(message)
     own: list[Pair | None] = []
     for layer in _own(cache):
         if not _has_keys(layer):

@@ -300,13 +300,15 @@ def _prefix(config: GenerationConfig, options: Options, strategy: Strategy) -> P
 
 def _keep(config: GenerationConfig, options: Options, strategy: Strategy, *, given: bool) -> Keep:
     asked = bool(config.return_dict_in_generate)
+    # A quantized cache holds rows together: there is no handing back rows of different lengths.
+    cached = config.use_cache is not False and config.cache_implementation != "quantized"
     return Keep(
         logprobs=asked or options.keep_logprobs,
         scores=asked and bool(config.output_scores),
         logits=asked and bool(config.output_logits),
         attentions=asked and bool(config.output_attentions),
         hidden_states=asked and bool(config.output_hidden_states),
-        cache=(asked or given) and config.use_cache is not False and not strategy.SEARCHES,
+        cache=(asked or given) and cached and not strategy.SEARCHES,
         by_slot=strategy.SEARCHES,
     )
 

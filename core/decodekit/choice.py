@@ -35,7 +35,6 @@ _MODES = {
     "constrained_beam_search": "constrained_beam",
 }
 _NOT_YET: dict[str, tuple[Any, ...]] = {
-    "cache_config": (None,),
     "low_memory": (None, False),
     "speculation_type": (None,),
     "use_mtp": (None, False),

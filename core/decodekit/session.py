@@ -144,7 +144,7 @@ class Session:
             )
         if self._even:
             return f"{name} counts positions by column, so rows must stay level; pass one prompt at a time"
-        return "the cache has layers that overwrite old tokens; use the dynamic cache"
+        return caches.why_no_rollback(self.cache)
 
     @property
     def lengths(self) -> list[int]:

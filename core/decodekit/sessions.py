@@ -13,6 +13,7 @@ from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumen
 from decodekit.guidance import Guidance
 from decodekit.keep import Keep
 from decodekit.model_inputs import ModelInputs
+from decodekit.quantized_cache import new_quantized_cache
 from decodekit.request import Request
 from decodekit.session import Session
 from decodekit.strategy import Strategy
@@ -79,6 +80,9 @@ def _cache(model: "PreTrainedModel", request: Request, strategy: Strategy) -> "s
         if config.prefill_chunk_size is not None:
             message = "prefill_chunk_size needs a cache: leave it out, or use_cache=False"
             raise ParameterError(message)
+        if config.cache_config is not None or config.cache_implementation == "quantized":
+            message = "a quantized cache and use_cache=False contradict each other: leave one of them out"
+            raise ParameterError(message)
         return "none"
     if not takes_cache(model):
         message = (
@@ -87,10 +91,19 @@ def _cache(model: "PreTrainedModel", request: Request, strategy: Strategy) -> "s
         )
         raise UnsupportedArgumentError(message)
     kind = config.cache_implementation or "dynamic"
+    if kind == "quantized":
+        return new_quantized_cache(model, config.cache_config)
+    if config.cache_config is not None:
+        message = (
+            f"cache_config would have no effect with cache_implementation={kind!r}: leave it out, or pass "
+            "cache_implementation='quantized'"
+        )
+        raise ParameterError(message)
     if kind not in KINDS:
+        known = (*KINDS, "quantized")
         message = (
             f"cache_implementation={kind!r} is not supported by this version of decodekit; it takes "
-            f"{', '.join(map(repr, KINDS))}{nearest(kind, KINDS)}"
+            f"{', '.join(map(repr, known))}{nearest(kind, known)}"
         )
         raise UnsupportedArgumentError(message)
     if kind.startswith("offloaded") and model.device.type == "cpu":

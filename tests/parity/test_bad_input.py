@@ -46,9 +46,9 @@ REFUSED = {
         "output_attentions=True needs attentions.*eager",
     ),
     "cache": (
-        {"cache_implementation": "quantized"},
+        {"cache_implementation": "paged"},
         dk.UnsupportedArgumentError,
-        "cache_implementation='quantized'",
+        "cache_implementation='paged'.*'quantized'",
     ),
     "embeds": (
         {"inputs_embeds": torch.zeros(2, 32)},
