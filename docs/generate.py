@@ -58,6 +58,7 @@ def catalogue_page() -> str:
         parts += [_section(entry) for entry in members(kind)]
     parts += [_glossary("Laws of processors", dk.Laws), _glossary("Laws of strategies", dk.StrategyLaws)]
     parts.append(_glossary("Laws of drafters", dk.DrafterLaws))
+    parts.append(_glossary("Laws of quantization backends", dk.QuantLaws))
     return "\n".join(parts)
 
 
@@ -138,7 +139,13 @@ def _declared(cls: Any) -> str:
     """The laws that a class declares, as text: `keeps_order`, `nested` in `top_k`."""
     laws = attrs.asdict(cls.LAWS) if hasattr(cls, "LAWS") else {}
     return ", ".join(
-        f"`{name}`" if value is True else f"`{name}` in `{value}`" for name, value in laws.items() if value
+        f"`{name}`"
+        if value is True
+        else f"`{name}` {value}"
+        if isinstance(value, float)
+        else f"`{name}` in `{value}`"
+        for name, value in laws.items()
+        if value
     )
 
 

@@ -60,6 +60,9 @@ def small(monkeypatch, tmp_path, tiny_folder):
 
     monkeypatch.setattr(decodekit, "load", stand_in)
     monkeypatch.setattr(sys.modules["decodekit.cli.generate"], "load", stand_in)
+    monkeypatch.setattr(sys.modules["decodekit.figures"], "load", stand_in)
+    quant = sys.modules["decodekit.cli.quant"]
+    monkeypatch.setattr(quant, "_in_a_process", quant._measure)
     monkeypatch.setattr(registry(), "_local", {})
     monkeypatch.setenv("DECODEKIT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("DECODEKIT_TEST_PROFILE", "fast")

@@ -118,7 +118,8 @@ def generate(
     if processor or chain is not None:
         arguments["processors"] = _chain(processor or [], chain)
     backend = resolve("quant_backends", read_spec(quant))
-    logging.disable_progress_bar()
+    if not sys.stderr.isatty():  # a bar of the weights is for people, not for logs
+        logging.disable_progress_bar()
     loaded, tokenizer = load(model, quant=backend, device_map=device, dtype=dtype)
     if chat and not tokenizer.chat_template:
         message = "the tokenizer of this model has no chat template: add --no-chat"
