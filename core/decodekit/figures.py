@@ -1,10 +1,11 @@
 """What a quantized model costs and what it is worth, measured on a text that comes with decodekit."""
 
+import contextlib
+import ctypes
 import gc
 import importlib.resources
-import resource
+import os
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,8 +35,8 @@ class Figures:
         backend: its name.
         options: of the backend, as they were given.
         bytes: of the model's parameters and buffers after the first forward pass.
-        process_bytes: by how much the process grew while it loaded the model; None where the system
-            doesn't say.
+        process_bytes: by how much the process has grown after the first forward pass, the libraries of
+            the backend included; None where the system doesn't say.
         load_seconds: of `decodekit.load`, conversion to the backend's form included.
         tokens_per_second: of greedy decoding, one row, without the prompt; the median of three runs.
         perplexity: of the text; exp of the mean negative log-likelihood of a token.
@@ -87,9 +88,8 @@ def measure(
     started = time.perf_counter()
     model, tokenizer = load(name_or_path, quant=quant, device_map=device_map, dtype=dtype, **options)
     seconds = time.perf_counter() - started
-    gc.collect()
-    after = _process_bytes()
     perplexity, argmax = _read(model, tokenizer)
+    after = _process_bytes()
     agreement = None
     if reference is not None:
         agreement = statistics.fmean(mine == theirs for mine, theirs in zip(argmax, reference, strict=True))
@@ -145,10 +145,12 @@ def _speed(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> fl
 
 
 def _process_bytes() -> int | None:
-    """Resident bytes of this process; on other systems than Linux its largest size so far."""
+    """Resident bytes of this process, once what it has freed is given back; None where nobody says."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # glibc keeps the temporaries of a conversion
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * resource.getpagesize()
     except OSError:
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")

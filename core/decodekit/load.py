@@ -134,12 +134,21 @@ def _load(
             name, config=config, dtype=dtype, device_map=device_map, **quantized, **keywords
         )
         model = backend.convert(loaded)
+        if own is not None or backend.LAWS.bits is not None:
+            _leave_file(model)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise too_large(name, config, known, backend, device) from error
     model.train(False)
     return model, tokenizer
+
+
+def _leave_file(model: nn.Module) -> None:
+    """Copy what was not quantized: as views into the file they would keep all of it in memory."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if type(tensor) in (nn.Parameter, Tensor) and tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def _backend(quant: Any, options: dict[str, Any]) -> QuantBackend:

@@ -1,6 +1,7 @@
 import importlib
 import json
 import shutil
+from pathlib import Path
 
 import attrs
 import huggingface_hub.constants
@@ -200,6 +201,17 @@ def test_a_device_that_a_backend_does_not_run_on_is_refused(tiny_folder, monkeyp
 
     with pytest.raises(CapabilityError, match="quant='halved' can't be used on cpu: it runs on cuda only"):
         load(tiny_folder, quant=Halved)
+
+
+def test_what_is_not_quantized_does_not_keep_the_file_in_memory(tiny_folder):
+    def mapped():
+        return Path("/proc/self/maps").read_text().count(str(tiny_folder))
+
+    before = mapped()
+    model, _ = load(tiny_folder, quant="torchao-int8", device_map="cpu")
+
+    assert mapped() == before
+    assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
 def test_bytes_count_shared_storage_once():
