@@ -24,6 +24,7 @@ __all__ = ["quant"]
 
 _SPEC = "NAME:KEY=VALUE,..."
 _PICTURES = (".png", ".svg", ".pdf")
+_MARKERS = "osD^v<>PX*"
 
 Model = Annotated[
     str | None,
@@ -191,16 +192,14 @@ def _draw(plot: Path, rows: list[Figures], model: str) -> None:
 
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    for axis, name, values in (
-        (axes[0], "MB of the model", [row.bytes / 1e6 for row in rows]),
-        (axes[1], "tokens/s, one row", [row.tokens_per_second for row in rows]),
-    ):
-        axis.scatter(values, [row.perplexity for row in rows])
-        axis.set_xlabel(name)
-        axis.margins(0.15)
-        for row, x in zip(rows, values, strict=True):
-            label = row.backend if row.agreement is None else f"{row.backend} ({row.agreement:.0%})"
-            axis.annotate(label, (x, row.perplexity), textcoords="offset points", xytext=(4, 4), fontsize=8)
-    axes[0].set_ylabel("perplexity (agreement with unquantized)")
+    for number, row in enumerate(rows):
+        agreement = "" if row.agreement is None else f", {row.agreement:.0%}"
+        shape: dict[str, Any] = {"marker": _MARKERS[number % len(_MARKERS)], "s": 60, "alpha": 0.8}
+        axes[0].scatter(row.bytes / 1e6, row.perplexity, label=f"{row.backend}{agreement}", **shape)
+        axes[1].scatter(row.tokens_per_second, row.perplexity, **shape)
+    axes[0].set_xlabel("MB of the model")
+    axes[1].set_xlabel("tokens/s, one row")
+    axes[0].set_ylabel("perplexity")
+    figure.legend(loc="outside right upper", title="agreement")
     figure.suptitle(model)
     figure.savefig(plot)
