@@ -271,5 +271,41 @@ ADVICE: dict[str, Advice] = {
         "An early exit or a quantized copy that is not put back changes every later call.",
         "Restore in `finally`, or work on a copy that `bind` makes.",
     ),
+    "Q1 close to the unquantized": Advice(
+        "Nobody sees from the outside how much of a model is left; the declared bound is what users compare.",
+        "Look for a wrong scale or axis; when the error is that of the method, declare a larger kl in LAWS.",
+    ),
+    "Q2 deterministic forward": Advice(
+        "Drafts are verified by computing their probabilities again: other logits reject what was right.",
+        "Round to nearest instead of at random, and keep nothing in the layers from call to call.",
+    ),
+    "Q3 cached as uncached": Advice(
+        "Every strategy decodes from the cache; what it sees there has to be the model.",
+        "Scale activations a token at a time; when that is the method's, declare a larger noise in LAWS.",
+    ),
+    "Q4 rows for themselves": Advice(
+        "What a user gets would depend on who else is in the batch.",
+        "Scale activations a row at a time; when that is the method's, declare a larger noise in LAWS.",
+    ),
+    "Q5 strategies on top": Advice(
+        "A strategy is lossless relative to the model that is used, which is the quantized one.",
+        "Read which check of the strategies failed: its advice holds, with the layers as the suspects.",
+    ),
+    "Q6 saved and loaded": Advice(
+        "People quantize once and load often.",
+        "Give the model's config a quantization_config of transformers, or take saves out of LAWS.",
+    ),
+    "Q7 memory claim": Advice(
+        "Bytes are the reason for which anybody quantizes.",
+        "Delete the unquantized weights after packing; count scales and zeros in bits of LAWS.",
+    ),
+    "Q8 embeddings stay": Advice(
+        "An output layer that loses its tie doubles the largest tensor, and changes what is trained on top.",
+        "Skip `model.get_output_embeddings()`, or take keeps_embeddings out of LAWS.",
+    ),
+    "Q9 forks and rollbacks": Advice(
+        "Beams and drafts choose rows of the cache and take tokens back.",
+        "Compute from the inputs of the layer alone, and not from the width of the cache.",
+    ),
 }
 """By id and title of the check."""

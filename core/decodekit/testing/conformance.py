@@ -13,6 +13,8 @@ from decodekit.testing.drafter_checks import DRAFTER_CHECKS, check_drafter, draf
 from decodekit.testing.drafter_subject import DrafterSubject
 from decodekit.testing.processor_checks import PROCESSOR_CHECKS, check_processor, processor_checks
 from decodekit.testing.processor_subject import ProcessorSubject
+from decodekit.testing.quant_checks import QUANT_CHECKS, check_quant_backend, quant_checks
+from decodekit.testing.quant_subject import QuantSubject
 from decodekit.testing.report import Outcome, Report, Result
 from decodekit.testing.reproduce import replay_values
 from decodekit.testing.strategy_checks import STRATEGY_CHECKS, check_strategy, strategy_checks
@@ -29,12 +31,18 @@ _KITS: dict[Kind, tuple[_Report, _Checks]] = {
     "processors": (check_processor, processor_checks),
     "strategies": (check_strategy, strategy_checks),
     "drafters": (check_drafter, drafter_checks),
+    "quant_backends": (check_quant_backend, quant_checks),
 }
 
 
 def all_checks() -> dict[Kind, tuple[Check[Any], ...]]:
     """Every property of the kit, by kind, in the order of the numbers."""
-    return {"processors": PROCESSOR_CHECKS, "strategies": STRATEGY_CHECKS, "drafters": DRAFTER_CHECKS}
+    return {
+        "processors": PROCESSOR_CHECKS,
+        "strategies": STRATEGY_CHECKS,
+        "drafters": DRAFTER_CHECKS,
+        "quant_backends": QUANT_CHECKS,
+    }
 
 
 def check_plugin(plugin: Any, **options: Any) -> Report:
@@ -148,6 +156,8 @@ def replay(key: str, plugin: Any, values: Sequence[Any], **options: Any) -> None
         subject = StrategySubject(cls)
     elif kind == "drafters":
         subject = DrafterSubject(cls)
+    elif kind == "quant_backends":
+        subject = QuantSubject(cls)
     else:
         raise _unknown(plugin)
     replay_values(all_checks()[kind], subject, key, values)

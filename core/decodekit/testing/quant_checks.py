@@ -25,7 +25,7 @@ from decodekit.testing.check import (
 from decodekit.testing.quant_model import kit_folder, prompts
 from decodekit.testing.quant_strategies import installed_strategies, strategy_findings
 from decodekit.testing.quant_subject import QuantSubject, logits_of, unquantized
-from decodekit.testing.report import Report
+from decodekit.testing.report import Report, Result
 
 __all__ = ["QUANT_CHECKS", "QuantReport", "check_quant_backend", "quant_checks"]
 
@@ -227,6 +227,7 @@ def check_quant_backend(
     model: Any = None,
     device_map: Any = None,
     profile: str | None = None,
+    exceptions: Mapping[str, str] | None = None,
 ) -> QuantReport:
     """Check a quantization backend against its contract and its declared laws.
 
@@ -243,6 +244,7 @@ def check_quant_backend(
             bytes, seconds to load, tokens a second, perplexity and agreement with the unquantized model.
         device_map: where the models go, as of `decodekit.load`.
         profile: ``fast``, ``default`` or ``thorough``; by default DECODEKIT_TEST_PROFILE.
+        exceptions: a check's id -> why this backend may break it.
 
     Returns:
         What passed, what was skipped and why, and the figures.
@@ -253,7 +255,7 @@ def check_quant_backend(
         ParameterError: there is no such profile, or an option that needs ``examples`` got none.
     """
     subject = _subject(backend, examples, strategies, device_map)
-    report = run_checks(QUANT_CHECKS, subject, profile)
+    report = run_checks(QUANT_CHECKS, subject, profile, exceptions)
     figures: tuple[Figures, ...] = ()
     if model is not None:
         name = None if model == "default" else model
@@ -270,12 +272,13 @@ def quant_checks(
     strategies: Sequence[Any] = (),
     device_map: Any = None,
     profile: str | None = None,
-) -> list[tuple[str, Callable[[], None]]]:
+    exceptions: Mapping[str, str] | None = None,
+) -> list[tuple[str, Callable[[], Result]]]:
     """The checks that apply, as ``(id, function)`` pairs for ``pytest.mark.parametrize``.
 
     Arguments and errors are those of `check_quant_backend`; each function raises on its own.
     """
-    return assertions(QUANT_CHECKS, _subject(backend, examples, strategies, device_map), profile)
+    return assertions(QUANT_CHECKS, _subject(backend, examples, strategies, device_map), profile, exceptions)
 
 
 def _subject(

@@ -9,9 +9,7 @@ from decodekit import Laws, ParameterError, Processor, UnknownNameError
 from decodekit.testing import ConformanceError, Outcome, check_plugin, parametrize, plugins_of
 from decodekit.testing.advice import ADVICE
 from decodekit.testing.check import listening
-from decodekit.testing.drafter_checks import DRAFTER_CHECKS
-from decodekit.testing.processor_checks import PROCESSOR_CHECKS
-from decodekit.testing.strategy_checks import STRATEGY_CHECKS
+from decodekit.testing.conformance import all_checks
 
 SOURCE = '''
 import attrs
@@ -98,7 +96,7 @@ def test_results_are_told_as_they_come():
 
 
 def test_every_check_says_why_it_matters_and_what_to_do():
-    keys = [item.key for item in (*PROCESSOR_CHECKS, *STRATEGY_CHECKS, *DRAFTER_CHECKS)]
+    keys = [item.key for checks in all_checks().values() for item in checks]
     assert sorted(keys) == sorted(ADVICE)
     assert all(advice.why.endswith(".") and advice.remedy.endswith(".") for advice in ADVICE.values())
 

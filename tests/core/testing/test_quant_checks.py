@@ -1,3 +1,5 @@
+import itertools
+
 import attrs
 import pytest
 import torch
@@ -66,9 +68,12 @@ class LooksAtOtherRows(Faulty):
 
 
 @attrs.frozen
-class UsesTheGlobalGenerator(Faulty):
-    NAME = "uses-the-global-generator"
-    convert = on_logits(lambda logits, _: logits + 0 * torch.rand(()))
+class Drifts(Faulty):
+    """Prefers another token at each call."""
+
+    NAME = "drifts"
+    calls = itertools.count()
+    convert = on_logits(lambda logits, _: logits.roll(next(Drifts.calls), dims=-1))
 
 
 @attrs.frozen
@@ -119,7 +124,7 @@ PLANTED = {
     "Q2": Random,
     "Q3": CountsWhatIsFed,
     "Q4": LooksAtOtherRows,
-    "Q5": UsesTheGlobalGenerator,
+    "Q5": Drifts,
     "Q6": ForgetsWhenSaved,
     "Q7": SavesNothing,
     "Q8": Unties,
