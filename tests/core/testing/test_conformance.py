@@ -10,6 +10,7 @@ from decodekit.testing import ConformanceError, Outcome, check_plugin, parametri
 from decodekit.testing.advice import ADVICE
 from decodekit.testing.check import listening
 from decodekit.testing.conformance import all_checks
+from decodekit.testing.processor_checks import PROCESSOR_CHECKS
 
 SOURCE = '''
 import attrs
