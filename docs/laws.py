@@ -16,11 +16,12 @@ from decodekit.testing.report import Outcome
 
 PAGE = Path(__file__).parent / "laws.md"
 SEARCHED = [check for check in CHECKS if check.law is not None]
-EXAMPLES = 20
+EXAMPLES = 40
 """Inputs for a law that is declared; one that is not is tried on five times as many."""
 VALUES: dict[str, list[dict[str, Any]]] = {
-    "bad_words_ids": [{"bad_words_ids": [[1], [0, 1]]}, {"bad_words_ids": [[2, 0], [3]]}],
+    "bad_words_ids": [{"bad_words_ids": [[1], [0, 1]]}, {"bad_words_ids": [[1, 0], [0, 0]]}],
     "begin_suppress_tokens": [{"begin_suppress_tokens": [1]}, {"begin_suppress_tokens": [0, 2]}],
+    "epsilon_cutoff": [{"epsilon_cutoff": value} for value in (0.02, 0.1, 0.3)],
     "exponential_decay_length_penalty": [{"exponential_decay_length_penalty": (0, 1.5)}],
     "forced_bos_token_id": [{"forced_bos_token_id": 1}],
     "forced_eos_token_id": [{"forced_eos_token_id": [1]}, {"forced_eos_token_id": [0, 1]}],
