@@ -8,7 +8,7 @@ QUESTION := "Why is the sky blue?"
 SAMPLING := --strategy sample --set temperature=0.7 --set top_p=0.9 --set min_p=0.05 --seed 7
 
 .DEFAULT_GOAL := help
-.PHONY: bench demo docs help install lint test types
+.PHONY: bench demo docs help install laws lint test types
 
 demo: install ## stream three answers: greedy, sampled, and sampled from the 4-bit model
 	$(DECODEKIT) generate $(QUESTION) --max-new-tokens 80
@@ -37,6 +37,9 @@ types: install ## check the types
 
 docs: install ## write the generated tables of the docs again
 	$(BIN)/python docs/generate.py
+
+laws: install ## try every law on every processor and write docs/laws.md (some minutes)
+	$(BIN)/python docs/laws.py
 
 bench: install ## measure against transformers in the same run (--only and --json: ARGS="--only beam")
 	$(BIN)/python tests/bench/bench.py $(ARGS)

@@ -1,5 +1,6 @@
 """The chain of a generation configuration, in transformers' order."""
 
+import copy
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -242,7 +243,7 @@ def _spelled_out(specs: Any) -> list[Any]:
     """The processors one by one."""
     if isinstance(specs, Chain):
         return list(specs.processors)
-    if is_text(specs):
+    if is_text(specs) or specs == "none":
         return list(read_chain(specs))
     if specs is None or isinstance(specs, (str, Processor, type)) or _is_pair(specs):
         return [] if specs is None else [specs]
@@ -252,7 +253,7 @@ def _spelled_out(specs: Any) -> list[Any]:
 
 
 def _chain_of_each(specs: Sequence[Any], prompts: int) -> list[Slot]:
-    other = next((item for item in specs if not (_is_chain(item) or is_text(item))), None)
+    other = next((item for item in specs if not (_is_chain(item) or isinstance(item, str))), None)
     if other is not None:
         message = (
             f"processors= holds chains, which are one a prompt, and {other!r} beside them: give a flat list "
@@ -297,7 +298,14 @@ def _for_prompt(name: Any, values: Mapping[str, Any], own: Mapping[str, Any]) ->
 
 
 def chain_of(config: GenerationConfig) -> Chain:
-    """The chain that a generation configuration asks for, in transformers' order, where it draws tokens."""
+    """The chain that a generation configuration asks for, in transformers' order, where it draws tokens.
+
+    What it leaves open has the value that a call would give it, such as top_k=50.
+    """
+    config = copy.deepcopy(config)
+    for name, value in config._get_default_generation_params().items():
+        if getattr(config, name, None) is None:
+            setattr(config, name, value)
     return Chain([slot for slot in configured(config, {}, sampling=True) if isinstance(slot, Processor)])
 
 

@@ -52,6 +52,8 @@ def _problem(earlier: Processor, later: Processor) -> str | None:
     first, second = earlier.PLACE, later.PLACE
     if first.rival and first.rival == second.rival:
         return f"both steer the {first.rival} of the text, each against the other; leave one of them out"
+    if earlier.forces and earlier.forces <= later.forbids:
+        return f"{later.NAME} forbids all that {earlier.NAME} forces; take the tokens out of one of them"
     if second.whole and first.phase is Phase.TRUNCATION:
         return (
             f"{later.NAME} measures the whole vocabulary, of which {earlier.NAME} has cut most; put it first"

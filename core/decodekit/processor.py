@@ -112,6 +112,16 @@ class Processor:
         return self
 
     @property
+    def forbids(self) -> frozenset[int]:
+        """Tokens that it makes impossible at every step, as far as a plan of the chain should know."""
+        return frozenset()
+
+    @property
+    def forces(self) -> frozenset[int]:
+        """Tokens of which it forces one at some step."""
+        return frozenset()
+
+    @property
     def reach(self) -> int:
         """How many of the largest logits `cut` looks at first."""
         return WIDTH

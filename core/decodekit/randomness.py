@@ -67,8 +67,8 @@ class Stream(Protocol):
 class Field(Protocol):
     """The noise of one draw of B rows: Exp(1) for each token, computed where it is looked at."""
 
-    def dense(self) -> Tensor:
-        """The noise of every token, [B, V]."""
+    def dense(self, rows: Sequence[int] | None = None) -> Tensor:
+        """The noise of every token of some of the rows, [b, V], or of all; to be asked for first."""
         ...
 
     def at(self, rows: Sequence[int], ids: Tensor) -> Tensor:
@@ -131,8 +131,9 @@ class _SeededField:
     bits: Tensor
     vocab_size: int
 
-    def dense(self) -> Tensor:
-        return self._of(self.bits[:, None], torch.arange(self.vocab_size, device=self.bits.device))
+    def dense(self, rows: Sequence[int] | None = None) -> Tensor:
+        bits = self.bits if rows is None else self.bits[list(rows)]
+        return self._of(bits[:, None], torch.arange(self.vocab_size, device=self.bits.device))
 
     def at(self, rows: Sequence[int], ids: Tensor) -> Tensor:
         return self._of(self.bits[list(rows), None], ids)
@@ -183,12 +184,12 @@ class _GlobalField:
         self._all: Tensor | None = None
         self._words: Words | None = None
 
-    def dense(self) -> Tensor:
-        """All of it; to be asked for before single values, if at all."""
+    def dense(self, rows: Sequence[int] | None = None) -> Tensor:
         if self._all is None:
             self._all = torch.empty(self._size, device=self._device).exponential_(1)
-        in_order = self._slots.tolist() == list(range(self._size[0]))
-        return self._all if in_order else self._all[self._slots.to(self._device)]
+        slots = self._slots if rows is None else self._slots[list(rows)]
+        in_order = slots.tolist() == list(range(self._size[0]))
+        return self._all if in_order else self._all[slots.to(self._device)]
 
     def at(self, rows: Sequence[int], ids: Tensor) -> Tensor:
         ids = ids.clamp(max=self._size[1] - 1)

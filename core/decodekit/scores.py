@@ -143,13 +143,13 @@ class Scores:
 
     def draw(self, field: Field) -> Tensor:
         """A token for each row, int64 [B], by a race against the noise; see `decodekit.randomness.race`."""
-        if any(part.ids is None for part in self.parts):
-            field.dense()  # or the noise of the others would be found on another way
-        return self._together([self._race(part, field) for part in self.parts])
+        whole_first = sorted(self.parts, key=lambda part: part.ids is not None)  # as `Field.dense` wants it
+        tokens = {id(part): self._race(part, field) for part in whole_first}
+        return self._together([tokens[id(part)] for part in self.parts])
 
     def _race(self, part: Part, field: Field) -> Tensor:
         if part.ids is None:
-            return race(part.logits, field.dense()[part.rows])
+            return race(part.logits, field.dense(part.rows))
         p, noise = part.logits.softmax(dim=-1), field.at(part.rows, part.ids)
         first = (p / noise).topk(min(2, p.shape[-1]), dim=-1).values
         if bool((first[:, -1] >= first[:, 0] * (1 - _BLUR)).any()) and p.shape[-1] > 1:

@@ -44,6 +44,11 @@ class ForcedBosTokenId(Processor):
         check_ids(self.NAME, [self.forced_bos_token_id], context.vocab_size)
         return self
 
+    @property
+    def forces(self) -> frozenset[int]:
+        """The token that is forced."""
+        return frozenset({self.forced_bos_token_id})
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the logits with the token forced in the rows of one token."""
         return force(logits, [self.forced_bos_token_id], history.lengths == 1)

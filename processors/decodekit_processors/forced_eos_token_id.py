@@ -43,6 +43,11 @@ class ForcedEosTokenId(Processor):
         check_ids(self.NAME, self.forced_eos_token_id, context.vocab_size)
         return attrs.evolve(self, max_new_tokens=context.max_new_tokens)
 
+    @property
+    def forces(self) -> frozenset[int]:
+        """The tokens that may end a row."""
+        return frozenset(self.forced_eos_token_id)
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the logits with the tokens forced in the rows that have room for one more."""
         if self._max_new_tokens is None:

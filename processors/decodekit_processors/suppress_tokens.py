@@ -38,6 +38,11 @@ class SuppressTokens(Processor):
     def __attrs_post_init__(self) -> None:
         check_ids(self.NAME, self.suppress_tokens)
 
+    @property
+    def forbids(self) -> frozenset[int]:
+        """The suppressed tokens."""
+        return frozenset(self.suppress_tokens)
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the logits with -inf for the suppressed tokens."""
         return forbid(logits, self.suppress_tokens, history.lengths >= 0)

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import attrs
-from decodekit import History, Laws, Phase, Place, Processor, Scope, param
+from decodekit import Cut, Head, History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 from decodekit_processors._common import possible, wide
@@ -45,10 +45,20 @@ class TopNSigma(Processor):
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the logits with -inf below the floor of each row."""
-        alive = possible(logits)
         x = logits.to(wide(logits))
-        below = (x - x.amax(dim=-1, keepdim=True)).masked_fill(~alive, 0)
-        count = alive.sum(dim=-1, keepdim=True)
-        mean = below.sum(dim=-1, keepdim=True) / count
-        variance = ((below - mean) ** 2 * alive).sum(dim=-1, keepdim=True) / count
-        return logits.masked_fill(below < -self.top_n_sigma * variance.sqrt(), float("-inf"))
+        below = x - x.amax(dim=-1, keepdim=True)
+        return logits.masked_fill(below < -self.top_n_sigma * _sigma(x), float("-inf"))
+
+    def cut(self, head: Head) -> Cut:
+        """Where it cuts, told from the largest logits."""
+        return head.near(head.largest - self.top_n_sigma * _sigma(head.whole))
+
+
+def _sigma(x: Tensor) -> Tensor:
+    """The standard deviation of the possible logits of each row, [B, 1]."""
+    alive = possible(x)
+    below = (x - x.amax(dim=-1, keepdim=True)).masked_fill(~alive, 0)
+    count = alive.sum(dim=-1, keepdim=True)
+    mean = below.sum(dim=-1, keepdim=True) / count
+    variance = ((below - mean) ** 2 * alive).sum(dim=-1, keepdim=True) / count
+    return variance.sqrt()

@@ -99,7 +99,7 @@ def _with_history(text: str, logits: Tensor, length: int) -> Run:
     coming = itertools.cycle(_words(300, ROWS))
 
     def run() -> None:
-        for _ in range(2 * STEPS):
+        for _ in range(8 * STEPS):
             ledger.append([[next(coming)] for _ in range(ROWS)])
             chain.run(logits, ledger.history, [()] * ROWS)
 

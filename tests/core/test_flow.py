@@ -166,3 +166,22 @@ def test_the_kit_refuses_a_false_short_form(cls, title):
     examples = [{"top_k": 2}, {"top_k": 3}] if cls is TooShort else []
     with pytest.raises(ConformanceError, match=title):
         dict(processor_checks(cls, examples=examples, profile="default"))[title]()
+
+
+@pytest.mark.parametrize("noise", [SeededNoise(), GlobalNoise(3)], ids=["seeded", "global"])
+def test_rows_that_are_cut_and_rows_that_are_not_draw_from_one_field(noise):
+    streams, x = [Stream(slot) for slot in range(3)], rows(5, 3.0, False)
+    cut, whole = Chain([TopK(4)]), Chain([Temperature(0.9)])
+    parts = whole.run(x[[1]], HISTORY.select([1]), [()])[0].renamed([1])
+    parts += cut.run(x[[0, 2]], HISTORY.select([0, 2]), [(), ()])[0].renamed([0, 2])
+    mixed = Scores.joined(list(reversed(parts)), V)
+    assert torch.equal(mixed.dense[0].isneginf(), cut.apply(x, HISTORY, [()] * 3)[0][0].isneginf())
+    for seed in range(3):
+        drawn = []
+        for scores in (mixed, Scores.of(mixed.dense)):
+            torch.manual_seed(seed)
+            drawn.append(scores.draw(noise.field(streams, torch.full((3,), seed), V, Purpose.TOKEN)).tolist())
+        assert drawn[0] == drawn[1]
+    again = mixed.select([2, 0, 0, 1])
+    assert torch.equal(again.dense, mixed.dense[[2, 0, 0, 1]])
+    assert torch.equal(again.row(3), mixed.dense[1])

@@ -27,6 +27,11 @@ def test_what_changes_nothing_is_dropped_and_the_order_stays(given, kept):
         ("top_k=50 > top_n_sigma", "top_k=50 and top_n_sigma=1 contradict each other in this order: top_n_s"),
         ("xtc > temperature=2", "xtc must be last"),
         ("adaptive_p > min_p", "adaptive_p must be last"),
+        (
+            "forced_eos_token_id=[2, 3] > suppress_tokens=[2, 3, 4]",
+            "forbids all that forced_eos_token_id for",
+        ),
+        ("forced_bos_token_id=5 > suppress_tokens=[5]", "suppress_tokens forbids all that forced_bos_token"),
         ("mirostat_v1 > mirostat_v2", "both steer the surprise of the text"),
         ("mirostat_v2 > temperature=0.5 > adaptive_p", "leave one of them out"),
     ],
@@ -44,6 +49,7 @@ def test_a_contradiction_is_refused_by_name(text, message):
         "suppress_tokens=[3] > top_n_sigma",
         "top_k=50 > xtc > renormalize_logits",
         "xtc(probability=0) > top_k",
+        "forced_eos_token_id=[2, 3] > suppress_tokens=[2]",
     ],
 )
 def test_what_does_not_contradict_is_let_through(text):

@@ -67,6 +67,32 @@ def less_than_p(self, logits, history):
     return logits.masked_fill((before >= self.p).scatter(-1, index, before >= self.p), -INF)
 
 
+def ascending_nucleus(self, logits, history):
+    ordered, index = logits.sort()
+    kept = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1) < self.p
+    return logits.masked_fill(~torch.empty_like(kept).scatter(-1, index, kept), -INF)
+
+
+def tempered_by_the_batch(self, logits, history):
+    p = logits.softmax(-1)
+    return logits / (0.5 - torch.special.entr(p).sum() / len(p) / math.log(logits.shape[-1])).abs().clamp(0.1)
+
+
+def quadratic_of_the_batch(self, logits, history):
+    d = (logits - logits.max()).masked_fill(logits.isneginf(), 0)
+    return (logits.max() - 0.3 * d * d).masked_fill(logits.isneginf(), -INF)
+
+
+def penalty_in_place(self, logits, history):
+    for row in range(len(logits)):
+        logits[row, [token for token in history.row(row) if token < logits.shape[-1]]] -= 1
+    return logits
+
+
+def revives_with_a_floor(self, logits, history):
+    return torch.maximum(logits, logits.amax(-1, keepdim=True) - 5)
+
+
 def penalise(logits, ids):
     seen = torch.zeros_like(logits, dtype=torch.bool).scatter(1, ids, True)
     return torch.where(seen, logits - 1, logits)
@@ -165,6 +191,13 @@ PLANTED = [
     planted("P30 parameter validation", min_p, min_p=0.1),
     planted("P30 parameter validation", lambda self, x, history: x / self.t, t=param(1.0, help="")),
     planted("P31 half precision", less_than_p, **P),
+    # Mistakes of samplers in use: reductions over the batch, the nucleus of the least probable, and so on.
+    planted("P4 row independence", tempered_by_the_batch),
+    planted("P4 row independence", quadratic_of_the_batch),
+    planted("P12 upper set", ascending_nucleus, laws=Laws(upper_set=True), **P),
+    planted("P14 argmax preservation", ascending_nucleus, laws=Laws(keeps_argmax=True), **P),
+    planted("P2 purity", penalty_in_place),
+    planted("P8 no resurrection", revives_with_a_floor),
 ]
 
 
