@@ -5,13 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import torch
 from decodekit import (
     Batch,
     Distribution,
     Draft,
     Drafter,
-    EmptySupportError,
     ParameterError,
     PluginError,
     Purpose,
@@ -143,7 +141,7 @@ class Drafting:
         if frugal and cheap:
             draft = self._worthwhile(batch, draft, room)
             self._asked = [len(block) for block in draft.tokens]
-        return self._with_forced(batch, draft, room) if self.strategy.exact else draft
+        return self._with_forced(batch, draft) if self.strategy.exact else draft
 
     def _note_last_step(self) -> None:
         """Note what the last step cost, with what was done to caches and rows after it."""
@@ -152,15 +150,12 @@ class Drafting:
             after = min(self._started - self._ended, verifying)  # a reader may have paused us
             self.economics.note(asked, drafting, verifying + after, tokens)
 
-    def _with_forced(self, batch: Batch, draft: Draft, room: Sequence[int]) -> Draft:
-        """The draft, with what the chain leaves no choice about in the place of what was drafted there."""
-        self._certain = set()
-        trusted = [row.memo.get("forced") and not row.memo.get("misled") for row in batch.rows]
-        open_rows = [bool(trust) and most > 0 for trust, most in zip(trusted, room, strict=True)]
-        if not any(open_rows):
-            return draft
-        forced = _forced(batch, open_rows, room, self.strategy.vocab_size)
+    def _with_forced(self, batch: Batch, draft: Draft) -> Draft:
+        """The draft, with what a processor forces in the place of what was drafted there."""
+        forced = batch.forced() or [[] for _ in draft.tokens]
         self._certain = {row for row, block in enumerate(forced) if block}
+        if not self._certain:
+            return draft
         return Draft([block or other for block, other in zip(forced, draft.tokens, strict=True)])
 
     def _ask(self, batch: Batch, drafter: Drafter, lengths: Sequence[int]) -> Draft:
@@ -198,9 +193,7 @@ class Drafting:
         for place, (row, block, n) in enumerate(zip(batch.rows, draft.tokens, kept, strict=True)):
             row.drafted += len(block)
             row.accepted += n
-            if place in self._certain:
-                row.memo["misled"] = n < len(block)  # top_k=1 looks like force from outside
-            elif block:
+            if block and place not in self._certain:
                 row.memo["right"] = row.memo.get("right", 0) + (2 if n == len(block) else -1)
                 _remember(row, n, int(n < self._asked[place]))  # one that ends early fails, too
         drafting, verifying = self._drafted - self._started, now - self._drafted
@@ -245,28 +238,6 @@ def _compare_shadow(row: Row) -> None:
         row.memo["shadow"] = (start + place + 1, tokens[place + 1 :])
     if tokens and not row.memo["shadow"][1]:
         del row.memo["shadow"]
-
-
-def _forced(batch: Batch, rows: Sequence[bool], most: Sequence[int], vocab_size: int) -> list[list[int]]:
-    """The tokens that a row must have, whatever the model says, after its last one.
-
-    The chain says so itself: of logits that are all alike it leaves one.
-    """
-    blank = torch.zeros(len(batch.rows), vocab_size, device=batch.memo["device"])
-    drafts: list[list[int]] = [[] for _ in batch.rows]
-    open_rows, q = list(rows), None
-    while any(open_rows):
-        try:
-            q = batch.dist(blank, drafts, after=q, session="draft")
-        except EmptySupportError:
-            break
-        alone = ((q.scores > -torch.inf).sum(-1) == 1).tolist()
-        for row, token in enumerate(q.argmax().tolist()):
-            if open_rows[row] and alone[row]:
-                drafts[row] = [*drafts[row], token]
-            more = token not in batch.stops.eos_token_ids and len(drafts[row]) < most[row]
-            open_rows[row] = open_rows[row] and alone[row] and more
-    return drafts
 
 
 def _check(draft: Draft, drafter: Drafter, batch: Batch, lengths: Sequence[int], vocab_size: int) -> None:

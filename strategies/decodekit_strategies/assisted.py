@@ -193,12 +193,9 @@ class Assisted(Strategy):
         while any(going):
             p = walk.next()
             tokens = (batch.draw(p) if self.do_sample else p.argmax()).tolist()
-            processed = p.scores is not walk.guided
-            alone = ((p.scores > -torch.inf).sum(-1) == 1).tolist() if processed else going
             for row, token in enumerate(tokens):
                 if going[row]:
                     blocks[row].append(token)
-                    batch.rows[row].memo["forced"] = processed and alone[row]
                     ends = token in batch.stops.eos_token_ids
                     going[row] = walk.drafted(row) == token and not ends
                     walk.go_on(row, going[row])
@@ -254,7 +251,6 @@ class _Walk:
 
     Attributes:
         kept: for each row the part of its draft that it has gone along.
-        guided: the logits [B, V] that the last column was made of.
     """
 
     def __init__(self, batch: Batch, draft: Draft) -> None:
@@ -265,15 +261,12 @@ class _Walk:
         self._places = torch.arange(len(batch.rows), device=self._logits.device)
         self._columns: list[Distribution] = []
         self.kept: list[list[int]] = [[] for _ in batch.rows]
-        self.guided = self._guided
-        batch.memo["device"] = self._logits.device
 
     def next(self) -> Distribution:
         """The distribution [B, V] of what follows each row's `kept`."""
         index = torch.tensor([len(tokens) for tokens in self.kept], device=self._logits.device)
-        self.guided = self._guided[self._places, index]
         after = self._columns[-1] if self._columns else None
-        p = self._batch.dist(self.guided, self.kept, after=after, session="guided")
+        p = self._batch.dist(self._guided[self._places, index], self.kept, after=after, session="guided")
         self._columns.append(attrs.evolve(p, logits=self._logits[self._places, index]))
         return p
 

@@ -103,7 +103,7 @@ FAULTS = {
     "D3 purity": planted(Last, draft=noisy),
     "D3 purity of draws": planted(Last, draft=drawn),
     "D4 honest q": planted(
-        Model, reported=lambda self, q: [attrs.evolve(item, scores=item.scores * 0.3) for item in q]
+        Model, reported=lambda self, q: [attrs.evolve(item, columns=item.scores * 0.3) for item in q]
     ),
     "D5 the model is as it was": planted(Model, draft=training),
 }
