@@ -1,5 +1,6 @@
 """decodekit: a plugin-based decoding framework for Hugging Face models."""
 
+from decodekit import adapters
 from decodekit.as_custom_generate import as_custom_generate
 from decodekit.batch import Batch
 from decodekit.blocks import verified
@@ -94,6 +95,7 @@ __all__ = [
     "UnknownNameError",
     "UnsupportedArgumentError",
     "__version__",
+    "adapters",
     "as_custom_generate",
     "drafters",
     "drop_in",
