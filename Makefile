@@ -8,7 +8,7 @@ QUESTION := "Why is the sky blue?"
 SAMPLING := --strategy sample --set temperature=0.7 --set top_p=0.9 --set min_p=0.05 --seed 7
 
 .DEFAULT_GOAL := help
-.PHONY: bench demo docs help install laws lint test types
+.PHONY: bench demo docs help install laws lint new-plugin test types
 
 demo: install ## stream three answers: greedy, sampled, and sampled from the 4-bit model
 	$(DECODEKIT) generate $(QUESTION) --max-new-tokens 80
@@ -43,6 +43,9 @@ laws: install ## try every law on every processor and write docs/laws.md (some m
 
 bench: install ## measure against transformers in the same run (--only and --json: ARGS="--only beam")
 	$(BIN)/python tests/bench/bench.py $(ARGS)
+
+new-plugin: install ## write a plugin package (KIND=processor NAME=soft_limit INTO=folder)
+	$(DECODEKIT) new $(or $(KIND),processor) $(NAME) --into $(or $(INTO),.)
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16

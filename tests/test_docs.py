@@ -226,11 +226,14 @@ def test_the_generated_pages_are_up_to_date(writer):
 
 
 def test_a_stale_page_would_be_found(writer, tmp_path):
-    (tmp_path / "docs").mkdir()
-    catalogue, readme = tmp_path / "docs" / "catalogue.md", tmp_path / "README.md"
+    readme = tmp_path / "README.md"
     readme.write_text(f"# Title\n{writer.readme_table()}\nmore\n")
-    assert list(writer.stale(tmp_path)) == [catalogue]
-    catalogue.write_text(writer.catalogue_page())
+    pages = writer.pages(tmp_path)
+    assert set(writer.stale(tmp_path)) == pages.keys() - {readme}
+    assert {path.name for path in pages} >= {"catalogue.md", "conformance.md", "pyproject.toml"}
+    for path, text in pages.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     assert list(writer.stale(tmp_path)) == []
     readme.write_text(readme.read_text().replace("[`greedy`]", "[`greed`]"))
     assert writer.stale(tmp_path) == {readme: f"# Title\n{writer.readme_table()}\nmore\n"}

@@ -3,6 +3,7 @@
 from decodekit import quiet as quiet  # before transformers is imported
 
 # isort: split
+from decodekit import adapters
 from decodekit.as_custom_generate import as_custom_generate
 from decodekit.batch import Batch
 from decodekit.blocks import verified
@@ -100,6 +101,7 @@ __all__ = [
     "UnknownNameError",
     "UnsupportedArgumentError",
     "__version__",
+    "adapters",
     "as_custom_generate",
     "drafters",
     "drop_in",

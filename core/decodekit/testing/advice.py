@@ -139,6 +139,18 @@ ADVICE: dict[str, Advice] = {
         "Models run in bfloat16; rounding inside the processor then cuts other tokens.",
         "Compute in float32 (`logits.float()`) and convert the result back.",
     ),
+    "P32 short chain": Advice(
+        "After a cut a chain shows the tokens that are left alone, for speed; that must not change the text.",
+        "Widen `PLACE`: a processor that looks at impossible tokens has not the scope it declares.",
+    ),
+    "P33 short form": Advice(
+        "`cut` stands in for the call wherever its answer is clear.",
+        "Say in `Cut.clear` for which rows the largest logits decide, or leave `cut` out.",
+    ),
+    "P34 scope": Advice(
+        "`PLACE.scope` says what may be left out when the processor is called.",
+        "Declare a wider scope, or stop looking at the history, the order or the impossible tokens.",
+    ),
     "S1 greedy limit": Advice(
         "At temperature 0 users expect the answer of greedy decoding, whatever the method.",
         "Commit the argmax of `batch.dist(...)` there, ties to the lowest id.",

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, Scope, param
 from torch import Tensor
 
 __all__ = ["NearTop"]
@@ -32,6 +32,7 @@ class NearTop(Processor):
         idempotent=True,
         nested="width",
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
     width: float = param(
         5.0, range="[0, inf]", neutral=float("inf"), help="How far below the largest logit a token may be."
