@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import attrs
-from decodekit import CallContext, Laws, MissingLibraryError, ParameterError, param
+from decodekit import CallContext, Laws, MissingLibraryError, ParameterError, Phase, Place, param
 
 from decodekit_processors._matchers import Matcher, compile_matcher
 from decodekit_processors._structured import LAWS, Structured, read_text
@@ -47,6 +47,7 @@ class JsonSchema(Structured):
 
     NAME: ClassVar[str] = "json_schema"
     LAWS: ClassVar[Laws] = LAWS
+    PLACE: ClassVar[Place] = Place(phase=Phase.MASK)
 
     schema: Any = param(help="The schema: a dictionary, JSON text, @file, or a Python type.")
     whitespace: bool = param(False, help="Let the model choose spaces and lines; else as json.dumps does it.")

@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 import attrs
-from decodekit import CallContext, Laws, param
+from decodekit import CallContext, Laws, Phase, Place, param
 
 from decodekit_processors._matchers import Matcher, compile_matcher
 from decodekit_processors._structured import LAWS, Structured, read_text
@@ -31,6 +31,7 @@ class Regex(Structured):
 
     NAME: ClassVar[str] = "regex"
     LAWS: ClassVar[Laws] = LAWS
+    PLACE: ClassVar[Place] = Place(phase=Phase.MASK)
 
     pattern: str = param(help="The expression, or @file.")
     engine: Literal["llguidance", "xgrammar"] = param(

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, ParameterError, Processor, param
+from decodekit import History, Laws, ParameterError, Phase, Place, Processor, param
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -39,6 +39,7 @@ class SynthID(Processor):
 
     NAME: ClassVar[str] = "synthid"
     LAWS: ClassVar[Laws] = Laws(shift_invariant=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.WATERMARK, last=True)
 
     keys: tuple[int, ...] = param(help="The secret: one number for each depth, often 30.")
     ngram_len: int = param(5, range="[2, inf)", help="Tokens that are hashed together.")

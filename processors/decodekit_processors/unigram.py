@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, ParameterError, Processor, param
+from decodekit import History, Laws, ParameterError, Phase, Place, Processor, param
 from torch import Tensor
 
 from decodekit_processors._watermarks import Detection, as_tokens, green_detection, green_list
@@ -31,6 +31,7 @@ class Unigram(Processor):
 
     NAME: ClassVar[str] = "unigram"
     LAWS: ClassVar[Laws] = Laws(shift_invariant=True)
+    PLACE: ClassVar[Place] = Place(phase=Phase.WATERMARK)
 
     greenlist_ratio: float = param(0.5, range="(0, 1)", help="γ, the green part of the vocabulary.")
     bias: float = param(2.0, range="(-inf, inf)", neutral=0.0, help="δ, what green logits gain; 0 is off.")
