@@ -39,7 +39,7 @@ class SynthID(Processor):
 
     NAME: ClassVar[str] = "synthid"
     LAWS: ClassVar[Laws] = Laws(shift_invariant=True)
-    PLACE: ClassVar[Place] = Place(phase=Phase.WATERMARK)
+    PLACE: ClassVar[Place] = Place(phase=Phase.WATERMARK, last=True)
 
     keys: tuple[int, ...] = param(help="The secret: one number for each depth, often 30.")
     ngram_len: int = param(5, range="[2, inf)", help="Tokens that are hashed together.")
