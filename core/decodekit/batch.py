@@ -181,8 +181,9 @@ class Batch:
         if self._guidance is not None and session == TARGET:
             guided = self.guide(logits, drafts)
             return attrs.evolve(self.dist(guided, drafts, after=after, session=NEGATIVE), logits=logits)
-        slots = torch.tensor([row.slot for row in self.rows], device=logits.device)
-        history = attrs.evolve(self._ledger.history, slots=slots)
+        history, slots = self._ledger.history, [row.slot for row in self.rows]
+        if slots != list(range(len(slots))):
+            history = attrs.evolve(history, slots=torch.tensor(slots, device=logits.device))
         return process(self._chains, self.rows, history, logits, drafts, after)
 
     def draw(self, dist: Distribution, purpose: Purpose = Purpose.TOKEN) -> Tensor:
@@ -198,8 +199,9 @@ class Batch:
 
     def forced(self) -> list[list[int]] | None:
         """For each row the tokens that must come next, a draft for `logits` and `dist`; None: no draft."""
-        offers = self._sessions[TARGET].session.offers
-        return forced_tokens(self.rows, self._chains, self.stops.max_new_tokens, offers)
+        if not any(row.states for row in self.rows):
+            return None
+        return forced_tokens(self.rows, self._chains, self.stops.max_new_tokens, self.target.offers)
 
     def exponential(self, vocab_size: int, purpose: Purpose = Purpose.TOKEN) -> Tensor:
         """Exp(1) noise [B, V] for every row's next position: the token of the largest p / noise is a draw.
@@ -370,7 +372,7 @@ class Batch:
         if self.recorder.keep.cache and live:
             for position, row in enumerate(self.rows):
                 if row.finish_reason is not None:
-                    row.cache = self._sessions[TARGET].session.take(position)
+                    row.cache = self.target.take(position)
         if not live:
             self._last, self.rows = self.rows, []
         elif len(live) < len(self.rows):

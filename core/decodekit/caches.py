@@ -35,6 +35,7 @@ __all__ = [
     "branch",
     "can_pack",
     "can_roll_back",
+    "is_recorded",
     "is_recurrent",
     "new_cache",
     "pack",
@@ -126,7 +127,17 @@ def why_no_rollback(cache: Cache | None) -> str:
 
 def windows(cache: Cache) -> list[int | None]:
     """How many tokens each layer sees at most; None where it sees all."""
-    return [layer.sliding_window if getattr(layer, "is_sliding", False) else None for layer in _own(cache)]
+    return [
+        getattr(layer, "sliding_window", None) or layer.max_cache_len
+        if getattr(layer, "is_sliding", False)
+        else None
+        for layer in _own(cache)
+    ]
+
+
+def is_recorded(cache: Cache | None) -> bool:
+    """Whether it has windows that `record` and `settle` are for."""
+    return cache is not None and any(isinstance(layer, DynamicSlidingWindowLayer) for layer in _own(cache))
 
 
 def _has_keys(layer: Any) -> bool:

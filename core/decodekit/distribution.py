@@ -179,7 +179,8 @@ def _process_end(
         raise PluginError(message)
     hypothetical = history.append(drafts) if any(drafts) else history
     scores, memories = _process_column(chains, rows, hypothetical, logits, states)
-    _check_scores(chains, rows, scores)
+    if scores.parts[0].logits is not logits:  # an empty chain changes nothing
+        _check_scores(chains, rows, scores)
     kept = [[memory] for memory in memories] if any(memories) else ()
     return Distribution(logits, [scores], kept, states, [len(draft) for draft in drafts])
 
@@ -253,9 +254,10 @@ def _advance(
 
 
 def _check_raw(chains: Sequence[Chain], rows: Sequence[Row], logits: Tensor) -> None:
-    finite = logits.amax(-1).isfinite().view(len(rows), -1).all(-1)
+    finite = logits.amax(-1).isfinite()
     if bool(finite.all()):
         return
+    finite = finite.view(len(rows), -1).all(-1)
     damaged = [row for row, fine in zip(rows, finite.tolist(), strict=True) if not fine]
     refused = [row for row in damaged if not chains[row.chain].cleans]
     if not refused:

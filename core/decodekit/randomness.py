@@ -176,6 +176,10 @@ class GlobalNoise:
         return max(self._slots, max(row.slot for row in rows) + 1)
 
 
+_FEW = 1 << 14
+"""So many logarithms cost no more than to run the twister by other means."""
+
+
 class _GlobalField:
     """Noise that the global generator gives out once for all slots, at the first look."""
 
@@ -194,7 +198,8 @@ class _GlobalField:
     def at(self, rows: Sequence[int], ids: Tensor) -> Tensor:
         ids = ids.clamp(max=self._size[1] - 1)
         slots = self._slots[list(rows)].to(ids.device)[:, None]
-        if self._all is None and ids.is_cpu and knows_torch():
+        many = self._size[0] * self._size[1] > _FEW
+        if self._all is None and many and ids.is_cpu and knows_torch():
             self._words = self._words or Words(self._size[0] * self._size[1])
             return self._words.exponential(slots * self._size[1] + ids)
         self.dense()

@@ -99,6 +99,7 @@ class Session:
         self._names = InputNames.of(model)
         self._even = not single and not self._names.by_row
         fixed = self.cache is not None and self.cache.is_compileable  # its masks are made beforehand
+        self._windowed = caches.is_recorded(self.cache)
         self._prepares = self._names.prepares or caches.is_recurrent(self.cache) or fixed
         if past is not None and past.shape[1]:
             self._continue(past)
@@ -219,7 +220,7 @@ class Session:
         if self.cache is None:
             past = self._tokens.to(self.device)
             self._tokens = tokens = torch.cat([past, tokens], dim=1) if self.width else tokens
-        elif not prompt:  # of a prompt a window keeps only its end
+        elif not prompt and self._windowed:  # of a prompt a window keeps only its end
             caches.record(self.cache)
         inputs = self._inputs(tokens, count, prompt)
         if "logits_to_keep" in self._names.takes:
@@ -374,7 +375,7 @@ class Session:
 
     def settle(self) -> None:
         """Let sliding windows drop what has left them; what stands now can't be taken back any more."""
-        if self.cache is not None:
+        if self.cache is not None and self._windowed:
             caches.settle(self.cache)
 
     def _trim(self) -> None:

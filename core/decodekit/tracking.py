@@ -54,6 +54,8 @@ class TrackedSession:
         """
         if self._next is None:
             self.prefill(rows)
+        if not (any(self._known) or any(self._tentative) or any(drafts)):
+            return self._one_more(rows)
         kept = [
             _agreeing(old, new, len(new) - 1) if last else 0
             for old, new in zip(self._tentative, drafts, strict=True)
@@ -76,6 +78,17 @@ class TrackedSession:
         if not all(self._known):
             self._next, self._known = memo, [True] * len(rows)
         return wanted
+
+    def _one_more(self, rows: Sequence[Row]) -> Forward:
+        """The plain step: every row has committed something, and nothing is drafted."""
+        held = self.session.lengths
+        blocks = [row.since(length, self._name) for row, length in zip(rows, held, strict=True)]
+        output = self._feed(blocks)
+        assert output is not None  # no row is known
+        if output.logits.shape[1] > 1:
+            output = self._columns(output, [[len(block)] for block in blocks])
+        self._next, self._known = output, [True] * len(rows)
+        return output
 
     def forward_own(self, sequences: Drafts) -> Forward:
         """The output after tokens that are not the rows', which an `OwnSession` gives."""
