@@ -24,7 +24,7 @@ from decodekit.testing.check import (
 )
 from decodekit.testing.quant_model import kit_folder, prompts
 from decodekit.testing.quant_strategies import installed_strategies, strategy_findings
-from decodekit.testing.quant_subject import QuantSubject, logits_of, unquantized
+from decodekit.testing.quant_subject import QuantSubject, logits_of, unquantized, without_bars
 from decodekit.testing.report import Report, Result
 
 __all__ = ["QUANT_CHECKS", "QuantReport", "check_quant_backend", "quant_checks"]
@@ -116,7 +116,7 @@ def saved_and_loaded(subject: QuantSubject, draw: Draw) -> None:
     model, tokens = subject.load(backend), prompts(3, 7, 5)
     if used:
         logits_of(model, tokens)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, without_bars():
         try:
             model.save_pretrained(folder)
             load(kit_folder(), device_map="cpu")[1].save_pretrained(folder)

@@ -1,12 +1,14 @@
 """A quantization backend under test, and the models that it has loaded."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers.utils import logging
 
 from decodekit.errors import ParameterError
 from decodekit.load import load
@@ -17,7 +19,7 @@ from decodekit.testing import generators
 from decodekit.testing.check import BrokenPromiseError
 from decodekit.testing.quant_model import kit_folder
 
-__all__ = ["QuantSubject", "logits_of", "unquantized"]
+__all__ = ["QuantSubject", "logits_of", "unquantized", "without_bars"]
 
 
 @attrs.frozen
@@ -73,7 +75,8 @@ class QuantSubject:
         key = repr(backend)
         if key not in self._loaded:
             try:
-                self._loaded[key] = load(kit_folder(), quant=backend, device_map=self.device_map)[0]
+                with without_bars():
+                    self._loaded[key] = load(kit_folder(), quant=backend, device_map=self.device_map)[0]
             except Exception as error:
                 message = f"{backend!r} can't load the kit's model, {type(error).__name__}: {error}"
                 raise BrokenPromiseError(message) from error
@@ -82,7 +85,20 @@ class QuantSubject:
 
 def unquantized(device_map: Any) -> Any:
     """The kit's model as it is."""
-    return load(kit_folder(), device_map=device_map)[0]
+    with without_bars():
+        return load(kit_folder(), device_map=device_map)[0]
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Dozens of tiny models are loaded: the progress bars of transformers would bury the report."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @torch.inference_mode()
