@@ -23,6 +23,7 @@ from decodekit_processors.min_new_tokens import MinNewTokens
 from decodekit_processors.min_p import MinP
 from decodekit_processors.mirostat_v1 import MirostatV1
 from decodekit_processors.mirostat_v2 import MirostatV2
+from decodekit_processors.no_repeat_ngram import NoRepeatNgram
 from decodekit_processors.no_repeat_ngram_size import NoRepeatNgramSize
 from decodekit_processors.p_less import PLess
 from decodekit_processors.presence_penalty import PresencePenalty
@@ -72,6 +73,7 @@ def register_processors() -> list[type[Processor]]:
         MinP,
         MirostatV1,
         MirostatV2,
+        NoRepeatNgram,
         NoRepeatNgramSize,
         PLess,
         PresencePenalty,

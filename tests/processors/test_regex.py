@@ -58,6 +58,8 @@ def test_the_mask_is_what_can_still_match(engine):
             engine == "llguidance" and allowed == {*bound.forced(state)[:1]} <= possible
         )
         found |= {text} & matches
+        forced = TOKENIZER.decode(bound.forced(state))
+        assert all(match.startswith(text + forced) for match in matches if match.startswith(text))
         states += [(text + texts[token], bound.advance(state, token, out)) for token in allowed]
     assert found == matches
 
