@@ -14,7 +14,7 @@ from torch import Tensor
 from decodekit_processors._completion import closers, completion, way_after
 from decodekit_processors._matchers import Matcher
 
-__all__ = ["LAWS", "Place", "Structured", "read_text"]
+__all__ = ["LAWS", "Cursor", "Structured", "read_text"]
 
 LAWS = Laws(
     shift_invariant=True,
@@ -48,7 +48,7 @@ def read_text(name: str, given: Any) -> Any:
 
 
 @attrs.define(eq=False)
-class Place:
+class Cursor:
     """The state of a row: where it stands in the grammar. It never changes, but for what it remembers.
 
     Attributes:
@@ -61,10 +61,10 @@ class Place:
     matcher: Matcher | None
     ended: bool = False
     way: list[int] | None = None
-    ahead: "dict[int, Place]" = attrs.field(factory=dict, repr=False)
+    ahead: "dict[int, Cursor]" = attrs.field(factory=dict, repr=False)
     _bits: NDArray[np.uint8] | None = attrs.field(default=None, repr=False)
 
-    def __deepcopy__(self, memo: Any) -> "Place":
+    def __deepcopy__(self, memo: Any) -> "Cursor":
         return self
 
     @property
@@ -85,7 +85,7 @@ class _Bound:
     """What a processor knows in a call."""
 
     context: CallContext
-    start: Place
+    start: Cursor
     alphabet: Sequence[int]
 
     @property
@@ -95,7 +95,7 @@ class _Bound:
 
 
 @attrs.frozen
-class Structured(StatefulProcessor[Place]):
+class Structured(StatefulProcessor[Cursor]):
     """A processor that leaves the tokens with which a text can still follow its grammar."""
 
     _bound: _Bound | None = attrs.field(default=None, init=False, eq=False, repr=False)
@@ -124,7 +124,7 @@ class Structured(StatefulProcessor[Place]):
         if context.max_new_tokens is not None:
             way = self._shortest(matcher, alphabet, context.max_new_tokens)
         bound = attrs.evolve(self)
-        object.__setattr__(bound, "_bound", _Bound(context, Place(matcher, way=way), alphabet))
+        object.__setattr__(bound, "_bound", _Bound(context, Cursor(matcher, way=way), alphabet))
         return bound
 
     def _shortest(self, start: Matcher, alphabet: Sequence[int], limit: int) -> list[int] | None:
@@ -144,25 +144,25 @@ class Structured(StatefulProcessor[Place]):
             raise ParameterError(message)
         return self._bound
 
-    def init(self, prompt: list[int]) -> Place:
+    def init(self, prompt: list[int]) -> Cursor:
         """Return the place before the first token."""
         return self._call.start
 
-    def advance(self, state: Place, token: int, logits: Tensor) -> Place:
+    def advance(self, state: Cursor, token: int, logits: Tensor) -> Cursor:
         """Return the place after the token."""
         if state.ended or state.matcher is None:
             return state
-        return Place(None) if float(logits[token]) == -torch.inf else self._after(state, token)
+        return Cursor(None) if float(logits[token]) == -torch.inf else self._after(state, token)
 
-    def _after(self, place: Place, token: int) -> Place:
+    def _after(self, place: Cursor, token: int) -> Cursor:
         if token in place.ahead or place.matcher is None:
             return place.ahead.get(token, place)
         if token in self._call.context.eos_token_ids:
-            return Place(place.matcher if place.is_complete else None, ended=place.is_complete)
+            return Cursor(place.matcher if place.is_complete else None, ended=place.is_complete)
         rest = place.way[1:] if place.way and place.way[0] == token else None
-        return Place(place.matcher.after(token), way=rest)
+        return Cursor(place.matcher.after(token), way=rest)
 
-    def process(self, logits: Tensor, history: History, states: list[Place]) -> Tensor:
+    def process(self, logits: Tensor, history: History, states: list[Cursor]) -> Tensor:
         """Return the logits with -inf where a token leaves the grammar, or no room to finish it."""
         allowed = self._allowed(states, logits.shape[1]).to(logits.device)
         masked = logits.masked_fill(~allowed, float("-inf"))
@@ -177,7 +177,7 @@ class Structured(StatefulProcessor[Place]):
                 masked[row] = only
         return masked
 
-    def _allowed(self, states: Sequence[Place], width: int) -> Tensor:
+    def _allowed(self, states: Sequence[Cursor], width: int) -> Tensor:
         """bool [B, V]: what the grammar allows, unpacked from the engine's bits."""
         everything = np.full(-(-width // 8), 255, dtype=np.uint8)
         packed = [everything if (bits := state.bits) is None else bits for state in states]
@@ -193,7 +193,7 @@ class Structured(StatefulProcessor[Place]):
                 allowed[row, ends] = state.is_complete
         return allowed
 
-    def _finishing(self, place: Place, logits: Tensor, room: int) -> list[int] | None:
+    def _finishing(self, place: Cursor, logits: Tensor, room: int) -> list[int] | None:
         """The tokens after which ``room - 1`` further ones can complete the text; None where all can.
 
         All can as long as there is plenty of room. Then only the likeliest are looked at, EOS, and the next
@@ -215,7 +215,7 @@ class Structured(StatefulProcessor[Place]):
         known: dict[bytes, list[int] | None] = {}
         return [token for token in left if self._fits(place, token, known, way, room - 1)]
 
-    def _way(self, place: Place, room: int) -> list[int]:
+    def _way(self, place: Cursor, room: int) -> list[int]:
         if (place.way is None or len(place.way) > room) and place.matcher is not None:
             place.way = completion(place.matcher, self._call.alphabet, room)
         if place.way is None:
@@ -227,7 +227,7 @@ class Structured(StatefulProcessor[Place]):
         return place.way
 
     def _fits(
-        self, place: Place, token: int, known: dict[bytes, list[int] | None], way: list[int], room: int
+        self, place: Cursor, token: int, known: dict[bytes, list[int] | None], way: list[int], room: int
     ) -> bool:
         """Whether ``room`` tokens after this one are enough; if so, the place behind it is kept.
 
@@ -246,7 +246,7 @@ class Structured(StatefulProcessor[Place]):
             place.ahead[token] = child
         return child.way is not None
 
-    def forced(self, state: Place) -> list[int]:
+    def forced(self, state: Cursor) -> list[int]:
         """Return the text that must come next, as tokens."""
         return state.matcher.forced() if state.matcher is not None and not state.ended else []
 

@@ -4,8 +4,10 @@ from typing import ClassVar
 
 import attrs
 import torch
-from decodekit import History, Laws, Processor, param
+from decodekit import History, Laws, Phase, Place, Processor, param
 from torch import Tensor
+
+from decodekit_processors._ngrams import forbid_all
 
 __all__ = ["NoRepeatNgram"]
 
@@ -36,6 +38,7 @@ class NoRepeatNgram(Processor):
         commutes_with_temperature=True,
         may_empty=True,
     )
+    PLACE: ClassVar[Place] = Place(phase=Phase.MASK)
 
     ngram_size: int = param(3, range="[0, inf)", neutral=0, help="n, how many tokens may not come again.")
     window: int = param(0, range="[0, inf)", help="How many of the last tokens are looked at; 0 is all.")
@@ -44,7 +47,7 @@ class NoRepeatNgram(Processor):
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the logits with -inf for the tokens that would repeat an n-gram."""
-        n, vocab_size = self.ngram_size, logits.shape[-1]
+        n = self.ngram_size
         tokens = history.tokens[:, -self.window :]  # with window 0 that is all
         counts = history.mask if self.include_prompt else history.generated_mask
         own, last = history.mask[:, -self.window :], counts[:, -self.window :]
@@ -54,9 +57,6 @@ class NoRepeatNgram(Processor):
         begun = tokens[:, None, tokens.shape[1] - n + 1 :]
         repeats = (windows[..., :-1] == begun).all(dim=-1)
         repeats &= own[:, : tokens.shape[1] - n + 1] & last[:, n - 1 :]
-        # What is no repeat, and ids beyond the logits, fall into one more column that is cut off again.
-        ids = torch.where(repeats, windows[..., -1].clamp(max=vocab_size), vocab_size)
-        forbidden = torch.zeros(len(logits), vocab_size + 1, dtype=torch.bool, device=logits.device)
-        forbidden = forbidden.scatter_(1, ids, True)[:, :vocab_size]
-        forbidden[:, [token for token in self.exempt_ids if 0 <= token < vocab_size]] = False
-        return logits.masked_fill(forbidden, float("-inf"))
+        exempt = torch.tensor(self.exempt_ids, dtype=torch.long, device=tokens.device)
+        repeats &= ~torch.isin(windows[..., -1], exempt)
+        return forbid_all(logits, torch.where(repeats, windows[..., -1], -1))
