@@ -17,6 +17,8 @@ from decodekit_processors._watermarks import Detection, as_tokens, verdict
 __all__ = ["SynthID"]
 
 _MULTIPLIER = 6364136223846793005  # of the linear congruential generator that hashes
+_LARGEST = 2**17
+"""Up to this size the tables of coins are kept for each key."""
 
 
 @attrs.frozen
@@ -84,10 +86,11 @@ class SynthID(Processor):
         return hashes[:, -1], repeated | (counts[:, 0] < first)
 
     def _coins(self, ngrams: Tensor, key: int) -> Tensor:
-        """The g-values of hashed n-grams under one key: 0 or 1."""
-        table = _table(self.sampling_table_seed, self.sampling_table_size)
-        coins: Tensor = table[(_hash(ngrams, key) % self.sampling_table_size).to(table.device)]
-        return coins.to(ngrams.device)
+        """The g-values of hashed n-grams under one key: 0.0 or 1.0."""
+        seed, size, device = self.sampling_table_seed, self.sampling_table_size, ngrams.device
+        if size <= _LARGEST and size & (size - 1) == 0:
+            return _key_table(seed, size, key, device)[ngrams & (size - 1)]
+        return _table(seed, size, device)[_hash(ngrams, key) % size]
 
     def detect(self, ids: Sequence[int] | Tensor, *, weighted: bool = True) -> Detection:
         """Look for the mark in a text: is the mean of the g-values above 1/2?
@@ -136,5 +139,12 @@ def _fold(windows: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
-def _table(seed: int, size: int) -> Tensor:
-    return torch.randint(0, 2, (size,), generator=torch.Generator().manual_seed(seed))
+def _table(seed: int, size: int, device: torch.device) -> Tensor:
+    coins = torch.randint(0, 2, (size,), generator=torch.Generator().manual_seed(seed))
+    return coins.float().to(device)
+
+
+@functools.lru_cache(maxsize=128)
+def _key_table(seed: int, size: int, key: int, device: torch.device) -> Tensor:
+    """The coins of one key by the low bits of an n-gram's hash, on which alone those of the next depend."""
+    return _table(seed, size, device)[_hash(torch.arange(size, device=device), key) & (size - 1)]
