@@ -1,5 +1,7 @@
 """Two tokenizers of the same letters: one knows pairs of letters, the other single ones."""
 
+import os
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -25,3 +27,9 @@ def pairs():
 def singles():
     """The assistant's: letters in another order, the pair bc, which the target has not."""
     return tokenizer_of(["Ġ", "d", "c", "b", "a", "bc", "</s>", "<s>"], [("b", "c")])
+
+
+@pytest.fixture(scope="session")
+def profile():
+    """How many inputs the kit tries: here few by default, as its own tests try more."""
+    return os.environ.get("DECODEKIT_TEST_PROFILE") or "fast"

@@ -38,5 +38,5 @@ def test_another_vocabulary_is_refused():
         stats_of(assistant_model=tiny_llama(9))
 
 
-def test_the_kit():
-    check_drafter(DraftModel(SMALL, 0.2), target=TARGET)
+def test_the_kit(profile):
+    check_drafter(DraftModel(SMALL, 0.2), target=TARGET, profile=profile)

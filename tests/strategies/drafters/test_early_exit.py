@@ -90,5 +90,5 @@ def test_a_model_without_layers_is_refused():
         run(MarkovModel.random(7, eos_token_id=2), assistant_early_exit=1)
 
 
-def test_the_kit():
-    check_drafter(EarlyExit(1, 0.1), target=MODELS["llama"])
+def test_the_kit(profile):
+    check_drafter(EarlyExit(1, 0.1), target=MODELS["llama"], profile=profile)

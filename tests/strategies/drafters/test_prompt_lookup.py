@@ -48,5 +48,5 @@ def test_a_fork_remembers_its_own_tokens():
     assert drafter.draft(Rows(twin, row), [2, 2], None).tokens == [[4, 1], [3, 1]]
 
 
-def test_the_kit():
-    check_drafter(PromptLookup)
+def test_the_kit(profile):
+    check_drafter(PromptLookup, profile=profile)

@@ -49,5 +49,5 @@ def test_a_quantized_model_is_refused():
         drafted(model, "none")
 
 
-def test_the_kit():
-    check_drafter(Quantized("none", 0.2), target=tiny_llama(7, seed=3))
+def test_the_kit(profile):
+    check_drafter(Quantized("none", 0.2), target=tiny_llama(7, seed=3), profile=profile)

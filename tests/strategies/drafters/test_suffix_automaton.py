@@ -52,5 +52,5 @@ def test_it_grows_by_a_constant_number_of_states_a_token():
     assert len(automaton.follow) <= 2 * row.length
 
 
-def test_the_kit():
-    check_drafter(SuffixAutomaton)
+def test_the_kit(profile):
+    check_drafter(SuffixAutomaton, profile=profile)

@@ -84,6 +84,8 @@ def test_tokens_that_merge_with_the_end_replace_it_and_a_strange_end_fits_nowher
     assert continued([1, 2, 3], [4], [5, 6]) == []
 
 
-def test_the_kit(pairs, singles):
+def test_the_kit(pairs, singles, profile):
     assistant = tiny_llama(8, seed=2, eos_token_id=6)
-    check_drafter(Universal(assistant, singles, 0.1), target=tiny_llama(9, seed=1), tokenizer=pairs)
+    check_drafter(
+        Universal(assistant, singles, 0.1), target=tiny_llama(9, seed=1), tokenizer=pairs, profile=profile
+    )

@@ -87,6 +87,6 @@ def test_q_is_the_assistants_law_over_shared_tokens(pairs, singles, models):
     assert {token for block in draft.tokens for token in block} <= SHARED
 
 
-def test_the_kit(pairs, singles, models):
+def test_the_kit(pairs, singles, models, profile):
     target, assistant = models
-    check_drafter(VocabIntersection(assistant, singles, 0.1), target=target, tokenizer=pairs)
+    check_drafter(VocabIntersection(assistant, singles, 0.1), target=target, tokenizer=pairs, profile=profile)
