@@ -13,12 +13,18 @@ from typing import Any
 
 from decodekit.contract import check_class
 from decodekit.custom_loop import CustomFunction, CustomLoop, CustomRepo
-from decodekit.errors import ParameterError, PluginError, UnknownNameError, nearest
+from decodekit.errors import (
+    ParameterError,
+    PluginError,
+    UnknownNameError,
+    UnsupportedArgumentError,
+    nearest,
+)
 from decodekit.moved import how_to_get
 from decodekit.registry import registry
 from decodekit.strategy import Strategy
 
-__all__ = ["CustomLoop", "custom_of", "load_object", "read_custom"]
+__all__ = ["CustomLoop", "custom_of", "load_object", "read_custom", "strategy_of"]
 
 
 def read_custom(
@@ -86,6 +92,25 @@ def custom_of(
         if named["streamer"] is not None:
             named["streamer"].end()
         raise
+
+
+def strategy_of(
+    custom_generate: Any, *, strategy: Any = None, trust_remote_code: bool | None = None
+) -> type[Strategy] | Strategy:
+    """The strategy that ``custom_generate`` is, for a caller that streams events.
+
+    Raises:
+        UnsupportedArgumentError: it has a loop of its own, which tells nothing of its tokens.
+        And what `read_custom` raises.
+    """
+    found = read_custom(custom_generate, strategy=strategy, trust_remote_code=trust_remote_code)
+    if isinstance(found, CustomLoop):
+        message = (
+            f"custom_generate={custom_generate!r} has a loop of its own, which gives no events: name a "
+            "decodekit.Strategy, or call decodekit.generate with streamer="
+        )
+        raise UnsupportedArgumentError(message)
+    return found
 
 
 def load_object(spec: str) -> Any:

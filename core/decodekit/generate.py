@@ -142,9 +142,9 @@ def run(
 def _prepare(
     model: "PreTrainedModel", named: Mapping[str, Any], ours: Mapping[str, Any], kwargs: dict[str, Any]
 ) -> Call:
-    _refuse(
-        **{name: kwargs.pop(name) for name in ("trust_remote_code",) if name in kwargs},
-    )
+    if kwargs.pop("trust_remote_code", None):
+        message = "trust_remote_code=True has no effect without custom_generate=: leave it out"
+        raise UnsupportedArgumentError(message)
     same = ("assistant_model", "prefix_allowed_tokens_fn", "synced_gpus", "negative_prompt_ids")
     options = Options(
         **ours,
@@ -155,13 +155,6 @@ def _prepare(
         stopping_criteria=named["stopping_criteria"] or (),
     )
     return prepare(model, named["inputs"], named["generation_config"], kwargs, options)
-
-
-def _refuse(**arguments: Any) -> None:
-    for name, value in arguments.items():
-        if value is not None and value is not False:
-            message = f"{name}= is not supported by this version of decodekit; leave it out"
-            raise UnsupportedArgumentError(message)
 
 
 @contextlib.contextmanager

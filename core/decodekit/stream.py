@@ -7,6 +7,7 @@ import attrs
 from torch import Tensor
 
 from decodekit.call import Call, Options, prepare
+from decodekit.custom_generate import strategy_of
 from decodekit.drop_in import has_own_generate
 from decodekit.errors import ParameterError, UnsupportedArgumentError
 from decodekit.outputs import AnyOutput
@@ -88,7 +89,8 @@ def stream(
 
     Raises:
         ParameterError: ``prompt`` is something else; and what `generate` raises.
-        UnsupportedArgumentError: the model wraps ``generate`` in more than decoding.
+        UnsupportedArgumentError: the model wraps ``generate`` in more than decoding, or ``custom_generate``
+            has a loop of its own.
     """
     if has_own_generate(model):
         message = (
@@ -96,6 +98,9 @@ def stream(
             "call decodekit.generate with streamer="
         )
         raise UnsupportedArgumentError(message)
+    custom, trusted = kwargs.pop("custom_generate", None), kwargs.pop("trust_remote_code", None)
+    if custom is not None:
+        strategy = strategy_of(custom, strategy=strategy, trust_remote_code=trusted)
     inputs = _tokenize(tokenizer, prompt)
     options = Options(
         strategy=strategy,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from decodekit.custom_generate import read_custom
 from decodekit.testing.models import tiny_llama
+from decodekit.testing.strategy_toys import Bytes
 
 ARGUMENTS = {"max_new_tokens": 6, "eos_token_id": None, "pad_token_id": 0}
 IDS = {"input_ids": torch.tensor([[3, 4, 5]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
@@ -170,3 +171,14 @@ def test_a_configuration_that_asks_for_one_says_how_to_get_it(model):
         dk.UnsupportedArgumentError, match="custom_generate='transformers-community/constrained"
     ):
         dk.generate(model, **IDS, **ARGUMENTS, num_beams=2, force_words_ids=[[[3]]])
+
+
+def test_a_strategy_of_a_module_is_streamed_and_a_loop_is_not(model, module):
+    module("streamed", STRATEGY)
+    module("unstreamed", FUNCTION)
+    arguments = {**ARGUMENTS, "skip_special_tokens": False}
+    ids = dk.generate(model, **IDS, **ARGUMENTS, custom_generate="streamed", rank=1)[0, 3:].tolist()
+    events = dk.stream(model, Bytes(), IDS["input_ids"], **arguments, custom_generate="streamed", rank=1)
+    assert [event.token for event in events if isinstance(event, dk.TokenEvent)] == ids
+    with pytest.raises(dk.UnsupportedArgumentError, match=r"'unstreamed' has a loop of its own"):
+        dk.stream(model, Bytes(), IDS["input_ids"], **arguments, custom_generate="unstreamed")

@@ -17,7 +17,7 @@ from decodekit.chain_text import is_text
 from decodekit.cli.answer import Answer, follow
 from decodekit.cli.arguments import read_prompt, read_settings, read_spec
 from decodekit.cli.tables import plugin_table
-from decodekit.custom_generate import CustomLoop, read_custom
+from decodekit.custom_generate import strategy_of
 from decodekit.default_model import MODEL_NAME
 from decodekit.errors import ParameterError, nearest
 from decodekit.load import load, model_bytes
@@ -151,14 +151,7 @@ def _chain(processors: list[str], chain: str | None) -> list[Processor]:
 def _custom(spec: str, strategy: str | None) -> Any:
     """The strategy of a module; what has a loop of its own can't be streamed."""
     sys.path.insert(0, os.getcwd())  # as `python -m` does
-    found = read_custom(spec, strategy=strategy)
-    if isinstance(found, CustomLoop):
-        message = (
-            f"--custom-generate {spec} is a function with a loop of its own, and the command line streams: "
-            "name a decodekit.Strategy, or pass the function to decodekit.generate in Python"
-        )
-        raise ParameterError(message)
-    return found
+    return strategy_of(spec, strategy=strategy)
 
 
 def _checked(settings: dict[str, Any], strategy: Any) -> dict[str, Any]:

@@ -218,6 +218,6 @@ def test_a_strategy_of_a_module_in_this_folder(generate, refused, tmp_path, monk
 
     assert (plain["tokens"], other["tokens"]) == ([65] * 3, [66] * 3)
     assert plain["strategy"] == "first"
-    assert "is a function with a loop of its own" in refused(generate(*options, "loop_of_a_folder"))
+    assert "has a loop of its own" in refused(generate(*options, "loop_of_a_folder"))
     assert "there is no module 'last'" in refused(generate(*options, "last"))
     assert "Did you mean 'token'" in refused(generate(*options, "first_of_a_folder", "--set", "tokn=1"))
