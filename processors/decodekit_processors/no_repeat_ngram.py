@@ -48,6 +48,10 @@ class NoRepeatNgram(Processor):
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return the logits with -inf for the tokens that would repeat an n-gram."""
         n = self.ngram_size
+        if n and not self.window and self.include_prompt:  # which the history keeps up
+            ids = history.followers(n)
+            exempt = torch.tensor(self.exempt_ids, dtype=torch.long, device=ids.device)
+            return forbid_all(logits, ids.masked_fill(torch.isin(ids, exempt), -1))
         tokens = history.tokens[:, -self.window :]  # with window 0 that is all
         counts = history.mask if self.include_prompt else history.generated_mask
         own, last = history.mask[:, -self.window :], counts[:, -self.window :]

@@ -18,6 +18,9 @@ from decodekit.testing.processor_subject import ProcessorSubject, expect, states
 
 __all__ = ["CHECKS"]
 
+_MOST = 25
+"""Inputs a check; the long way and the short one differ at the first of them, or hardly at all."""
+
 
 @attrs.frozen
 class _Largest(Processor):
@@ -38,7 +41,7 @@ class _Largest(Processor):
         return head.best(self.k)
 
 
-@check("P32")
+@check("P32", most_examples=_MOST)
 def short_chain(subject: ProcessorSubject, draw: Draw) -> None:
     """In a chain that cuts, before it and after it, it gives what it gives over the whole vocabulary."""
     case = draw(subject.cases())
@@ -71,7 +74,7 @@ def _numbers(states: tuple[object, ...]) -> bool:
     return all(isinstance(state, float) for state in states)
 
 
-@check("P33", skip=lambda subject: None if _has_cut(subject) else "it has no short form")
+@check("P33", most_examples=_MOST, skip=lambda subject: None if _has_cut(subject) else "it has no short form")
 def short_form(subject: ProcessorSubject, draw: Draw) -> None:
     """Where its cut is clear, from however few of the largest logits, it keeps what the processor keeps."""
     case = draw(subject.cases())
@@ -90,7 +93,11 @@ def _has_cut(subject: ProcessorSubject) -> bool:
     return subject.cls.cut is not Processor.cut
 
 
-@check("P34", skip=lambda subject: "it sees all of a row" if subject.cls.PLACE.scope is Scope.ALL else None)
+@check(
+    "P34",
+    most_examples=_MOST,
+    skip=lambda subject: "it sees all of a row" if subject.cls.PLACE.scope is Scope.ALL else None,
+)
 def scope(subject: ProcessorSubject, draw: Draw) -> None:
     """It gives the possible tokens alone, in descending order and with another history, the same law."""
     case = draw(subject.float64_cases(distinct=True))
