@@ -1,11 +1,14 @@
 """Where transformers is wrong, decodekit is right; each test shows both."""
 
+import contextlib
+
 import decodekit as dk
 import pytest
 import torch
-from decodekit.testing.models import tiny_llama
+from decodekit.testing.models import MarkovModel, tiny_llama
 from transformers import StoppingCriteriaList, TemperatureLogitsWarper
 
+from tests.parity.architectures import inputs_of, model_of
 from tests.parity.differential import MODELS, VOCAB, both, prompts_of
 
 
@@ -121,3 +124,66 @@ def test_right_padding_and_holes_are_what_the_mask_says():
         max_new_tokens=6,
     )
     assert left[0, 5:].tolist() == holes[0, 5:].tolist()
+
+
+class Recorder:
+    """A streamer that counts what it gets."""
+
+    def __init__(self):
+        self.puts, self.ends = 0, 0
+
+    def put(self, value):
+        self.puts += 1
+
+    def end(self):
+        self.ends += 1
+
+
+def test_a_sampled_beam_search_streams():
+    """transformers gives its streamer the prompt and nothing more, not even the end: a reader hangs."""
+    model, arguments = model_of("gpt2"), {**inputs_of("gpt2"), "num_beams": 2, "do_sample": True}
+    theirs, ours = Recorder(), Recorder()
+    with contextlib.suppress(ValueError):  # some versions refuse it
+        model.generate(**arguments, max_new_tokens=4, streamer=theirs)
+    dk.generate(model, **arguments, max_new_tokens=4, streamer=ours)
+    assert theirs.ends == 0
+    assert ours.ends == 1
+    assert ours.puts > 1
+
+
+def test_a_criterion_holds_inside_a_draft():
+    """transformers asks criteria after the whole accepted block, and overshoots."""
+    model = MarkovModel(torch.eye(6, dtype=torch.float64).roll(1, 1) * 9, eos_token_id=None)
+    ids = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 1]])  # what follows stands there: every draft is right
+
+    def stop(tokens, scores):
+        return torch.tensor([tokens.shape[1] >= 10])
+
+    arguments = {"max_new_tokens": 12, "stopping_criteria": [stop], "attention_mask": torch.ones_like(ids)}
+    drafts = {"prompt_lookup_num_tokens": 4}
+    assert model.generate(ids, **arguments, **drafts).shape[1] > 10
+    ours = dk.generate(model, ids, **arguments, **drafts)
+    assert torch.equal(ours, dk.generate(model, ids, **arguments))
+    assert ours.shape[1] == 10
+
+
+@pytest.mark.parametrize("setting", [{}, {"do_sample": True}, {"num_beams": 2}], ids=str)
+@pytest.mark.parametrize("name", ["bart", "qwen3"])
+def test_transition_scores_are_the_log_probabilities(name, setting):
+    """Here both are right; ours need no scores of the whole vocabulary."""
+    model = model_of(name)
+    asked = {"return_dict_in_generate": True, "output_scores": True, "max_new_tokens": 5}
+    out = dk.generate(model, **inputs_of(name), **setting, **asked)
+    beams = {"beam_indices": out.beam_indices} if "num_beams" in setting else {"normalize_logits": True}
+    found = model.compute_transition_scores(out.sequences, out.scores, **beams).double()
+    live = out.token_logprobs != 0
+    torch.testing.assert_close(found[live], out.token_logprobs[live], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.real_model
+def test_healed_prompts_are_those_of_transformers():
+    model, tokenizer = dk.load()
+    for text in ('The link is <a href="http:', "Paris is the cap"):
+        inputs = tokenizer(text, return_tensors="pt")
+        arguments = {**inputs, "token_healing": True, "tokenizer": tokenizer, "max_new_tokens": 4}
+        assert torch.equal(model.generate(**arguments), dk.generate(model, **arguments))
