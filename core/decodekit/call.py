@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from decodekit.arguments import check_objects
 from decodekit.batch import Batch
 from decodekit.chain import Chain
 from decodekit.chain_config import check_lengths, configured, explicit, per_row_values, rows_of_chains
@@ -152,6 +153,7 @@ def prepare(
 
     ``kwargs`` holds fields of the configuration, inputs of the model and parameters of the strategy.
     """
+    check_objects(options)
     values = dict(kwargs)
     per_row = per_row_values(values)
     if options.processors is not None:
