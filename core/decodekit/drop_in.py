@@ -155,6 +155,21 @@ def _ended_once(arguments: dict[str, Any]) -> Iterator[None]:
         streamer.end()
 
 
+@contextlib.contextmanager
+def _decoding_kept(*models: Any) -> Iterator[None]:
+    """Put the generation configurations back as they were: Whisper and PEFT write into them."""
+    parts = [part for model in models if isinstance(model, nn.Module) for part in model.modules()]
+    found = [(part, vars(part).get("generation_config")) for part in parts]
+    kept = [(part, config, dict(vars(config))) for part, config in found if config is not None]
+    try:
+        yield
+    finally:
+        for part, config, fields in kept:
+            part.generation_config = config
+            vars(config).clear()
+            vars(config).update(fields)
+
+
 def through_own_generate(model: Any, arguments: Mapping[str, Any], ours: Mapping[str, Any]) -> Any:
     """Call the model's own ``generate``, whose inner calls run through decodekit.
 
@@ -168,7 +183,7 @@ def through_own_generate(model: Any, arguments: Mapping[str, Any], ours: Mapping
     """
     scope = _Scope(model, {name: value for name, value in ours.items() if value is not None})
     given = {name: value for name, value in arguments.items() if value is not None}
-    with _replaced(scope), _ended_once(given):
+    with _replaced(scope), _ended_once(given), _decoding_kept(model, given.get("assistant_model")):
         result = type(model).generate(model, **given)
     if scope.defaults and not scope.calls:
         message = (

@@ -91,6 +91,7 @@ class Session:
         self.inputs = inputs or ModelInputs()
         self.prompt: Forward | None = None
         self.encoder_outputs: Any = None
+        self._unpacked: Tensor | None = None  # the slots of a given cache that are tokens, if there are gaps
         self._chunk = chunk
         self._traced = traced
         self.compiled: Callable[..., Any] | None = None
@@ -112,13 +113,13 @@ class Session:
         gaps = any(not bool(row[pad:].all()) for row, pad in zip(past, self.pads, strict=True))
         if gaps:
             assert self.cache is not None
+            self._unpacked = past
             if not caches.can_pack(self.cache):
                 message = (
                     "the attention mask has gaps within past_key_values, and a cache with windows, states or "
                     "a fixed size can't close them: continue such rows one by one"
                 )
                 raise CapabilityError(message)
-            caches.pack(self.cache, past)
 
     @property
     def offers(self) -> frozenset[Capability]:
@@ -204,6 +205,9 @@ class Session:
         return output
 
     def _feed_prompt(self, tokens: Tensor, asked: "_Asked") -> Forward:
+        if self._unpacked is not None:  # not before: the call may yet be refused
+            assert self.cache is not None
+            caches.pack(self.cache, self._unpacked)
         self.inputs = self.inputs.encoded()
         self.encoder_outputs = self.inputs.given.get("encoder_outputs")
         traced = attrs.evolve(asked, keep=tokens.shape[1]) if self._traced else asked
