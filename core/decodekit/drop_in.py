@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from torch import nn
+from torch import Tensor, nn
 from transformers import GenerationMixin
 from transformers.generation.streamers import BaseStreamer
 
 from decodekit.arguments import check_streamer
 from decodekit.chain_config import FIELDS
 from decodekit.errors import ParameterError, UnsupportedArgumentError
+from decodekit.outputs import without_ours
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -96,7 +97,10 @@ def _dispatch(self: Any, *args: Any, **kwargs: Any) -> Any:
             given.pop(field.name, None)
     named = {name: given.pop(name, None) for name in _NAMED}
     ours = {name: given.pop(name, None) for name in _OURS}
-    return run(self, named, ours, given)
+    result = run(self, named, ours, given)
+    if isinstance(result, Tensor) or not has_own_generate(self):
+        return result
+    return without_ours(result)  # Whisper cuts every field into rows
 
 
 _NAMED = (
