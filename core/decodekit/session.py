@@ -91,7 +91,7 @@ class Session:
         self.inputs = inputs or ModelInputs()
         self.prompt: Forward | None = None
         self.encoder_outputs: Any = None
-        self._unpacked: Tensor | None = None  # the slots of a given cache that are tokens, if there are gaps
+        self._pack: Callable[[], None] = lambda: None
         self._chunk = chunk
         self._traced = traced
         self.compiled: Callable[..., Any] | None = None
@@ -110,10 +110,9 @@ class Session:
         self.width = self._before = past.shape[1]
         counts = past.sum(1).tolist()
         self.pads = [self.width - count for count in counts]
-        gaps = any(not bool(row[pad:].all()) for row, pad in zip(past, self.pads, strict=True))
-        if gaps:
+        if any(not bool(row[pad:].all()) for row, pad in zip(past, self.pads, strict=True)):
             assert self.cache is not None
-            self._unpacked = past
+            self._pack = functools.partial(caches.pack, self.cache, past)
             if not caches.can_pack(self.cache):
                 message = (
                     "the attention mask has gaps within past_key_values, and a cache with windows, states or "
@@ -205,9 +204,7 @@ class Session:
         return output
 
     def _feed_prompt(self, tokens: Tensor, asked: "_Asked") -> Forward:
-        if self._unpacked is not None:  # not before: the call may yet be refused
-            assert self.cache is not None
-            caches.pack(self.cache, self._unpacked)
+        self._pack()  # not before: the call may yet be refused
         self.inputs = self.inputs.encoded()
         self.encoder_outputs = self.inputs.given.get("encoder_outputs")
         traced = attrs.evolve(asked, keep=tokens.shape[1]) if self._traced else asked

@@ -44,9 +44,7 @@ PARTS = {
         match="GPT2LMHeadModel, which has no encoder",
     ),
     "a mixture of draft and model": Case(
-        arguments={**LOOKUP, "assistant_ensemble_weight": 0.5},
-        raises=NOT_YET,
-        match="assistant_ensemble_weight",
+        arguments={**LOOKUP, "assistant_ensemble_weight": 0.5}, match="would have no effect"
     ),
     "another kind of drafts": Case(
         arguments={**DRAFT, "speculation_type": "dflash"},
@@ -93,9 +91,7 @@ PARTS = {
         theirs=ACCEPTS,
     ),
     "a quantized cache for an encoder": Case(
-        **of("bart", cache_implementation="quantized"),
-        raises=ValueError,
-        match="cache_implementation='quantized'",
+        **of("bart", cache_implementation="quantized"), raises=(ValueError, ImportError), match="quantized"
     ),
     "pieces without cache": Case(
         arguments={"prefill_chunk_size": 2, "use_cache": False}, match="prefill_chunk_size needs a cache"
