@@ -86,8 +86,7 @@ class Session:
         self.device = model.device
         self.width = self._before = 0
         self.pads: list[int] = []
-        self.forward_passes = 0
-        self.tokens_fed = 0
+        self.forward_passes = self.tokens_fed = 0
         self.inputs = inputs or ModelInputs()
         self.prompt: Forward | None = None
         self.encoder_outputs: Any = None
