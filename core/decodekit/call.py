@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from decodekit.arguments import check_objects
 from decodekit.batch import Batch
 from decodekit.chain import Chain
 from decodekit.chain_config import check_lengths, configured, explicit, per_row_values, rows_of_chains
@@ -120,7 +121,14 @@ class Call:
             details=dict(self.batch.details),
         )
         return assemble(
-            self.batch, rows, request.input_ids, request.layout, request.pad_token_id, self.keep, stats
+            self.batch,
+            rows,
+            request.input_ids,
+            request.layout,
+            request.pad_token_id,
+            self.keep,
+            stats,
+            synced=self.synced,
         )
 
     def final(self) -> list[Final]:
@@ -152,6 +160,7 @@ def prepare(
 
     ``kwargs`` holds fields of the configuration, inputs of the model and parameters of the strategy.
     """
+    check_objects(options)
     values = dict(kwargs)
     per_row = per_row_values(values)
     if options.processors is not None:
@@ -182,7 +191,7 @@ def prepare(
     batch = _batch(model, request, strategy, options, chains, rows, keep)
     if request.config.token_healing:
         return prepare(model, None, generation_config, _healed(model, request, kwargs, options), options)
-    synced = _synced(model, strategy, options)
+    synced = _synced(model, request, strategy, options)
     return Call(request=request, strategy=strategy, chains=chains, batch=batch, keep=keep, synced=synced)
 
 
@@ -203,7 +212,7 @@ def _healed(
     return {**rest, "input_ids": ids, "attention_mask": shown.long(), "token_healing": False}
 
 
-def _synced(model: "PreTrainedModel", strategy: Strategy, options: Options) -> bool:
+def _synced(model: "PreTrainedModel", request: Request, strategy: Strategy, options: Options) -> bool:
     """Whether every process must run as many forward passes as the others."""
     if not synced_ranks(model, options.synced_gpus):
         return False
@@ -213,12 +222,18 @@ def _synced(model: "PreTrainedModel", strategy: Strategy, options: Options) -> b
             "leave it out, or start the script with torchrun"
         )
         raise ParameterError(message)
-    if strategy.models or Capability.POSITIONS in strategy.needs:
-        message = (
-            f"synced_gpus=True needs the same forward passes in every process, and "
-            f"strategy={strategy.NAME!r} drafts: choose another strategy"
-        )
-        raise CapabilityError(message)
+    uneven = {
+        f"strategy={strategy.NAME!r}": strategy.models or Capability.POSITIONS in strategy.needs,
+        "max_new_tokens=0": request.max_new_tokens == 0,
+        "prefill_chunk_size": request.config.prefill_chunk_size is not None,
+    }
+    for name, found in uneven.items():
+        if found:
+            message = (
+                f"synced_gpus=True needs the same forward passes in every process, and {name} makes their "
+                "number depend on the prompts: leave one of them out"
+            )
+            raise CapabilityError(message)
     return True
 
 

@@ -1,6 +1,5 @@
 """What transformers does not check of a call, and what it would guess."""
 
-from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,22 +12,7 @@ from decodekit.errors import ParameterError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["check_config", "check_embeds", "check_ids", "fill_empty", "full_mask"]
-
-
-def check_config(config: GenerationConfig) -> None:
-    """Raise `ParameterError` for what transformers does not check."""
-    if not isinstance(config.do_sample, bool):
-        message = f"do_sample={config.do_sample!r} is not allowed: do_sample must be True or False"
-        raise ParameterError(message)
-    for name in ("max_new_tokens", "max_length", "num_return_sequences"):
-        value = getattr(config, name)
-        if value is not None and not (isinstance(value, Integral) and int(value) >= 1):
-            message = (
-                f"{name}={value!r} is not allowed: {name} must be int in [1, inf); "
-                "leave it out for the default"
-            )
-            raise ParameterError(message)
+__all__ = ["check_embeds", "check_ids", "fill_empty", "full_mask"]
 
 
 def check_ids(model: "PreTrainedModel", input_ids: Tensor, mask: Tensor | None, name: str) -> None:

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from torch import nn
+from torch import Tensor, nn
 from transformers import GenerationMixin
+from transformers.generation.streamers import BaseStreamer
 
+from decodekit.arguments import check_streamer
 from decodekit.chain_config import FIELDS
 from decodekit.errors import ParameterError, UnsupportedArgumentError
+from decodekit.outputs import without_ours
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -94,7 +97,10 @@ def _dispatch(self: Any, *args: Any, **kwargs: Any) -> Any:
             given.pop(field.name, None)
     named = {name: given.pop(name, None) for name in _NAMED}
     ours = {name: given.pop(name, None) for name in _OURS}
-    return run(self, named, ours, given)
+    result = run(self, named, ours, given)
+    if isinstance(result, Tensor) or not has_own_generate(self):
+        return result
+    return without_ours(result)  # Whisper cuts every field into rows
 
 
 _NAMED = (
@@ -121,6 +127,53 @@ def has_own_generate(model: Any) -> bool:
     return wraps and any(isinstance(part, GenerationMixin) for part in model.modules())
 
 
+class _Held(BaseStreamer):  # type: ignore[misc]  # transformers has no stubs
+    """A streamer whose end comes later: a model may decode several times, or fail between."""
+
+    def __init__(self, streamer: Any) -> None:
+        self._streamer = streamer
+
+    def put(self, value: Any) -> None:
+        """Pass it on."""
+        self._streamer.put(value)
+
+    def end(self) -> None:
+        """Not yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._streamer, name)
+
+
+@contextlib.contextmanager
+def _ended_once(arguments: dict[str, Any]) -> Iterator[None]:
+    """The streamer among the arguments is ended after all calls, and after an error."""
+    streamer = arguments.get("streamer")
+    check_streamer(streamer)
+    if streamer is None:
+        yield
+        return
+    arguments["streamer"] = _Held(streamer)
+    try:
+        yield
+    finally:
+        streamer.end()
+
+
+@contextlib.contextmanager
+def _decoding_kept(*models: Any) -> Iterator[None]:
+    """Put the generation configurations back as they were: Whisper and PEFT write into them."""
+    parts = [part for model in models if isinstance(model, nn.Module) for part in model.modules()]
+    found = [(part, vars(part).get("generation_config")) for part in parts]
+    kept = [(part, config, dict(vars(config))) for part, config in found if config is not None]
+    try:
+        yield
+    finally:
+        for part, config, fields in kept:
+            part.generation_config = config
+            vars(config).clear()
+            vars(config).update(fields)
+
+
 def through_own_generate(model: Any, arguments: Mapping[str, Any], ours: Mapping[str, Any]) -> Any:
     """Call the model's own ``generate``, whose inner calls run through decodekit.
 
@@ -133,10 +186,9 @@ def through_own_generate(model: Any, arguments: Mapping[str, Any], ours: Mapping
         UnsupportedArgumentError: something of ``ours`` was given, and the model has a loop of its own.
     """
     scope = _Scope(model, {name: value for name, value in ours.items() if value is not None})
-    with _replaced(scope):
-        result = type(model).generate(
-            model, **{name: value for name, value in arguments.items() if value is not None}
-        )
+    given = {name: value for name, value in arguments.items() if value is not None}
+    with _replaced(scope), _ended_once(given), _decoding_kept(model, given.get("assistant_model")):
+        result = type(model).generate(model, **given)
     if scope.defaults and not scope.calls:
         message = (
             f"{type(model).__name__}.generate decodes in a loop of its own, in which "

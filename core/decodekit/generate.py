@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from decodekit.arguments import check_streamer
 from decodekit.call import Call, Options, prepare
 from decodekit.custom_generate import CustomLoop, custom_of
 from decodekit.drop_in import has_own_generate, through_own_generate
@@ -125,6 +126,7 @@ def run(
         ours: strategy, processors, seed, tokenizer.
         kwargs: the further keywords.
     """
+    check_streamer(named["streamer"])
     custom = custom_of(named, ours, kwargs)
     if isinstance(custom, CustomLoop):
         return custom.run(model, {**named, **ours}, kwargs)  # type: ignore[no-any-return]  # its own result

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from decodekit.batch import Batch
     from decodekit.strategy import Strategy
 
-__all__ = ["decode"]
+__all__ = ["anywhere", "decode"]
 
 
 def decode(batch: "Batch", strategy: "Strategy", *, synced: bool = False) -> Iterator[None]:
@@ -28,23 +28,23 @@ def decode(batch: "Batch", strategy: "Strategy", *, synced: bool = False) -> Ite
         batch.prefill()
         strategy.start(batch)
     yield
+    device = batch.target.device
     while batch.rows:
-        _others_live(batch, synced)
+        if synced:
+            anywhere(True, device)
         with torch.no_grad():
             strategy.step(batch)
             batch.settle()
         yield
-    while _others_live(batch, synced):
+    while synced and anywhere(False, device):
         with torch.no_grad():
             batch.idle()
     with torch.no_grad():
         strategy.finish(batch)
 
 
-def _others_live(batch: "Batch", synced: bool) -> bool:
-    """Tell the other processes whether a row lives here, and learn whether one lives anywhere."""
-    if not synced:
-        return False
-    live = torch.tensor(float(bool(batch.rows)), device=batch.target.device)
-    torch.distributed.all_reduce(live, op=torch.distributed.ReduceOp.SUM)
-    return bool(live > 0)
+def anywhere(here: bool, device: torch.device) -> bool:
+    """Whether it is so in any process; every process must ask."""
+    count = torch.tensor(float(here), device=device)
+    torch.distributed.all_reduce(count, op=torch.distributed.ReduceOp.SUM)
+    return bool(count > 0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 import attrs
@@ -13,6 +14,7 @@ from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateDecod
 
 from decodekit.batch import Batch
 from decodekit.keep import Keep
+from decodekit.loop import anywhere
 from decodekit.row import TARGET, Row
 from decodekit.session import Session
 from decodekit.traces import join
@@ -26,6 +28,7 @@ __all__ = [
     "RowStats",
     "Stats",
     "assemble",
+    "without_ours",
 ]
 
 
@@ -134,6 +137,12 @@ AnyOutput = (
 )
 
 
+def without_ours(output: AnyOutput) -> Any:
+    """The same as an object of transformers' class, for code that goes through every field."""
+    kind = type(output).__mro__[1]
+    return kind(**{field.name: getattr(output, field.name) for field in dataclass_fields(kind)})
+
+
 def assemble(
     batch: Batch,
     rows: Sequence[Row],
@@ -142,6 +151,8 @@ def assemble(
     pad_token_id: int,
     keep: Keep,
     stats: Stats,
+    *,
+    synced: bool = False,
 ) -> AnyOutput:
     """Put finished (or interrupted) rows side by side, in transformers' form.
 
@@ -153,6 +164,7 @@ def assemble(
         pad_token_id: fills rows that ended early.
         keep: what was kept.
         stats: of the call.
+        synced: other processes assemble theirs at this moment, and must run the model as often.
     """
     longest = max((len(row.tokens) for row in rows), default=0)
     prompts = input_ids[[row.prompt for row in rows]]
@@ -167,7 +179,7 @@ def assemble(
         padded = [row.logprobs + [0.0] * (longest - len(row.logprobs)) for row in rows]
         fields["token_logprobs"] = torch.tensor(padded, dtype=torch.float64).view(len(rows), longest)
     if keep.cache:
-        fields["past_key_values"] = _cache(batch, rows, mask)
+        fields["past_key_values"] = _cache(batch, rows, mask, synced=synced)
     fields |= _of_search(batch, rows, keep) if keep.by_slot else _of_rows(rows, longest, pad_token_id, keep)
     pair = batch.target.encoder_outputs is not None
     if keep.traces:
@@ -179,7 +191,7 @@ def assemble(
     return kind(**fields)
 
 
-def _cache(batch: Batch, rows: Sequence[Row], mask: Tensor) -> Cache | None:
+def _cache(batch: Batch, rows: Sequence[Row], mask: Tensor, *, synced: bool) -> Cache | None:
     """The target's cache with the given rows, in that order, and each token at its column of the result."""
     session = batch.target
     if session.cache is None or not session.forward_passes:
@@ -187,11 +199,18 @@ def _cache(batch: Batch, rows: Sequence[Row], mask: Tensor) -> Cache | None:
     longest = max(len(row.tokens) for row in rows)
     width = mask.shape[1] + longest - 1
     pads = [mask.shape[1] - len(row.context(TARGET)) for row in rows]
-    if [*map(id, batch.standing)] == [*map(id, rows)] and (session.width, session.pads) == (width, pads):
-        return session.cache  # everything stands where it is to stand
-    for position, row in enumerate(batch.standing):
+    in_place = [*map(id, batch.standing)] == [*map(id, rows)] and (session.width, session.pads) == (
+        width,
+        pads,
+    )
+    for position, row in enumerate(() if in_place else batch.standing):
         row.cache = session.take(position)
-    _feed_last(session, [row for row in rows if len(row.tokens) < longest])
+    behind = [row for row in rows if len(row.tokens) < longest and row.cache is not None and not in_place]
+    if synced and anywhere(bool(behind), session.device) and not behind:
+        session.idle()
+    if in_place:
+        return session.cache  # everything stands where it is to stand
+    _feed_last(session, behind)
     prompts = [mask[row.prompt].nonzero()[:, 0].tolist() for row in rows]
     columns = [
         [*prompt, *range(mask.shape[1], min(mask.shape[1] + len(row.tokens), width))]

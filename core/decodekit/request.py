@@ -11,7 +11,8 @@ from transformers.cache_utils import Cache
 from transformers.generation.utils import ALL_CACHE_NAMES
 
 from decodekit import transformers_hooks as hooks
-from decodekit.checks import check_config, check_embeds, check_ids, fill_empty, full_mask
+from decodekit.arguments import check_values
+from decodekit.checks import check_embeds, check_ids, fill_empty, full_mask
 from decodekit.errors import ParameterError, UnsupportedArgumentError
 from decodekit.model_inputs import ONCE, Columns, ModelInputs, align_right
 
@@ -83,11 +84,14 @@ def read_request(
     nothing = kwargs.get("max_new_tokens") == 0
     if nothing:
         kwargs = {**kwargs, "max_new_tokens": 1}  # transformers refuses 0, where the prompt is the answer
+    given = {name: value for name, value in kwargs.items() if value is not None}
+    check_values(
+        {**hooks.set_fields(model.generation_config), **hooks.set_fields(generation_config), **given}
+    )
     own_max = _is_set(model, generation_config, kwargs, "max_length")
     own_min = _is_set(model, generation_config, kwargs, "min_length")
     config, model_kwargs = hooks.merged_config(model, generation_config, kwargs)
-    check_config(config)
-    mode = str(config.get_generation_mode(assistant_model).value)
+    mode = hooks.checked_mode(model, config, assistant_model)
     hooks.check_names(model, config, model_kwargs)
     read = _read_inputs(model, inputs, config, model_kwargs)
     input_ids = read.input_ids

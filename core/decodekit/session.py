@@ -86,11 +86,11 @@ class Session:
         self.device = model.device
         self.width = self._before = 0
         self.pads: list[int] = []
-        self.forward_passes = 0
-        self.tokens_fed = 0
+        self.forward_passes = self.tokens_fed = 0
         self.inputs = inputs or ModelInputs()
         self.prompt: Forward | None = None
         self.encoder_outputs: Any = None
+        self._pack: Callable[[], None] = lambda: None
         self._chunk = chunk
         self._traced = traced
         self.compiled: Callable[..., Any] | None = None
@@ -109,16 +109,15 @@ class Session:
         self.width = self._before = past.shape[1]
         counts = past.sum(1).tolist()
         self.pads = [self.width - count for count in counts]
-        gaps = any(not bool(row[pad:].all()) for row, pad in zip(past, self.pads, strict=True))
-        if gaps:
+        if any(not bool(row[pad:].all()) for row, pad in zip(past, self.pads, strict=True)):
             assert self.cache is not None
+            self._pack = functools.partial(caches.pack, self.cache, past)
             if not caches.can_pack(self.cache):
                 message = (
                     "the attention mask has gaps within past_key_values, and a cache with windows, states or "
                     "a fixed size can't close them: continue such rows one by one"
                 )
                 raise CapabilityError(message)
-            caches.pack(self.cache, past)
 
     @property
     def offers(self) -> frozenset[Capability]:
@@ -204,6 +203,7 @@ class Session:
         return output
 
     def _feed_prompt(self, tokens: Tensor, asked: "_Asked") -> Forward:
+        self._pack()  # not before: the call may yet be refused
         self.inputs = self.inputs.encoded()
         self.encoder_outputs = self.inputs.given.get("encoder_outputs")
         traced = attrs.evolve(asked, keep=tokens.shape[1]) if self._traced else asked

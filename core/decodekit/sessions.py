@@ -90,7 +90,8 @@ def _cache(model: "PreTrainedModel", request: Request, strategy: Strategy) -> "s
             "pass use_cache=False"
         )
         raise UnsupportedArgumentError(message)
-    kind = config.cache_implementation or "dynamic"
+    asked = config.cache_implementation or "dynamic"
+    kind = _OLD_NAMES.get(asked, asked)
     if kind == "quantized":
         return new_quantized_cache(model, config.cache_config)
     if config.cache_config is not None:
@@ -113,6 +114,15 @@ def _cache(model: "PreTrainedModel", request: Request, strategy: Strategy) -> "s
         )
         raise CapabilityError(message)
     return kind
+
+
+_OLD_NAMES = {
+    "hybrid_chunked": "static",
+    "offloaded_hybrid": "offloaded_static",
+    "offloaded_hybrid_chunked": "offloaded_static",
+    "sliding_window": "static",
+}
+"""What transformers called caches whose layers now follow from the model."""
 
 
 def _check_prompt_inputs(request: Request, rows: int, *, cached: bool) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
+from torch import Tensor
 from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, StopStringCriteria
 
 from decodekit.errors import ParameterError
@@ -150,6 +151,22 @@ class StopRules:
         input_ids = torch.tensor([lines[place] for place in order], device=self.device)
         done = torch.zeros(len(order), dtype=torch.bool)
         for criterion in self.criteria:
-            done |= torch.as_tensor(criterion(input_ids, None)).cpu()
+            done |= _answer(criterion, input_ids)
         answers = dict(zip(order, done.tolist(), strict=True))
         return [answers[place] for place in range(len(rows))]
+
+
+def _answer(criterion: Callable[..., Any], input_ids: Tensor) -> Tensor:
+    """What a criterion says of the rows: bool [B], or one for all."""
+    answer = criterion(input_ids, None)
+    try:
+        done = torch.as_tensor(answer).cpu().bool()
+    except (TypeError, ValueError, RuntimeError):
+        done = torch.empty(2, 0)
+    if done.shape not in ((), (1,), (len(input_ids),)):
+        message = (
+            f"stopping criterion {type(criterion).__name__} gave {answer!r} for {len(input_ids)} rows: it "
+            "must give bool, or bool [rows]"
+        )
+        raise ParameterError(message)
+    return done

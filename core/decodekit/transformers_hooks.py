@@ -19,6 +19,7 @@ __all__ = [
     "carry_on",
     "check_model",
     "check_names",
+    "checked_mode",
     "compiled_call",
     "decoder_start",
     "encoded",
@@ -55,8 +56,34 @@ def merged_config(
     model: "PreTrainedModel", generation_config: GenerationConfig | None, kwargs: Mapping[str, Any]
 ) -> tuple[GenerationConfig, dict[str, Any]]:
     """The configuration of a call, and the keywords that are no fields of it."""
-    config, model_kwargs = model._prepare_generation_config(generation_config, **kwargs)
+    try:
+        config, model_kwargs = model._prepare_generation_config(generation_config, **kwargs)
+    except (AttributeError, TypeError) as error:  # of its own checks, which expect the right types
+        given = [name for name in kwargs if hasattr(GenerationConfig(), name)]
+        message = (
+            f"the configuration is not allowed ({error}): look at {', '.join(given) or 'generation_config'}, "
+            "whose types transformers.GenerationConfig documents"
+        )
+        raise ParameterError(message) from error
     return config, {name: value for name, value in model_kwargs.items() if not hasattr(config, name)}
+
+
+def checked_mode(model: "PreTrainedModel", config: GenerationConfig, assistant_model: Any) -> str:
+    """What transformers would do with a configuration: "greedy_search", "sample", "beam_search", …
+
+    Raises:
+        UnsupportedArgumentError: the model can't be decoded so.
+    """
+    mode = config.get_generation_mode(assistant_model)
+    known = getattr(model, "_supported_generation_modes", None)
+    if known is not None and mode not in known:
+        message = (
+            f"the arguments ask for {mode.value}, and {type(model).__name__} can only do "
+            f"{', '.join(each.value for each in known)}: leave out what asks for it (do_sample, num_beams, "
+            "assistant_model, prompt_lookup_num_tokens)"
+        )
+        raise UnsupportedArgumentError(message)
+    return str(mode.value)
 
 
 def check_names(model: "PreTrainedModel", config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What a caller of transformers gives as a function, as members of a chain."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, ClassVar
 
 import attrs
@@ -62,8 +62,20 @@ class WrappedProcessor(Processor):
             input_ids = tokens.new_zeros(size, tokens.shape[1])
             whole = logits.new_zeros(size, logits.shape[1])
             input_ids[slots], whole[slots] = tokens, logits[rows]
-            scores[rows] = self.wrapped(input_ids, whole)[slots].to(scores)
+            scores[rows] = self._called(input_ids, whole)[slots].to(scores)
         return scores
+
+    def _called(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """What it gives, which must have the shape of what it was given."""
+        shape, given = scores.shape, self.wrapped(input_ids, scores)
+        if not isinstance(given, Tensor) or given.shape != shape:
+            found = f"shape {list(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+            message = (
+                f"logits_processor {self.describe()} gave {found} for scores of shape {list(shape)}: it must "
+                "return scores of the same shape"
+            )
+            raise ParameterError(message)
+        return given
 
     @property
     def is_neutral(self) -> bool:
@@ -99,19 +111,32 @@ class PrefixConstraint(Processor):
         mask = torch.full_like(logits, float("-inf"))
         for rows, slots, tokens in _as_transformers(history, self.context):
             for row, slot, line in zip(rows, slots, tokens, strict=True):
-                mask[row, self._named(slot // self.num_beams, line)] = 0
+                mask[row, self._named(slot // self.num_beams, line).to(mask.device)] = 0
         kept = logits + mask
         return torch.where(kept.isneginf().all(dim=-1, keepdim=True), mask, kept)
 
-    def _named(self, batch_id: int, tokens: Tensor) -> list[int]:
+    def _named(self, batch_id: int, tokens: Tensor) -> Tensor:
+        """Its answer, int64 [n]."""
         named = self.allowed(batch_id, tokens)
+        where = f"for batch_id={batch_id} after {len(tokens)} tokens"
+        if not isinstance(named, (Tensor, Collection)) or isinstance(named, str):
+            message = f"prefix_allowed_tokens_fn gave {named!r} {where}: it must give a list of token ids"
+            raise ParameterError(message)
         if len(named) == 0:
             message = (
-                f"prefix_allowed_tokens_fn gave no token for batch_id={batch_id} after {len(tokens)} "
-                "tokens: it must give at least one, e.g. an EOS id where the constraint is fulfilled"
+                f"prefix_allowed_tokens_fn gave no token {where}: it must give at least one, e.g. an EOS id "
+                "where the constraint is fulfilled"
             )
             raise ParameterError(message)
-        return named
+        ids = torch.as_tensor(named if isinstance(named, Tensor) else [*named])
+        size = self.context.vocab_size
+        if ids.is_floating_point() or (size and not 0 <= int(ids.min()) <= int(ids.max()) < size):
+            message = (
+                f"prefix_allowed_tokens_fn gave {named!r} {where}: ids must be int in [0, {size}); take them "
+                "from the tokenizer that belongs to the model"
+            )
+            raise ParameterError(message)
+        return ids
 
     @property
     def is_neutral(self) -> bool:

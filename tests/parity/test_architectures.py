@@ -36,6 +36,19 @@ def test_the_same_tokens(name, setting):
         torch.testing.assert_close(other[live], one[live], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("search", [{}, {"num_beams": 2}], ids=str)
+def test_every_field_of_a_model_that_cuts_them_into_rows(search):
+    model = copy.deepcopy(model_of("whisper"))
+    model.set_attn_implementation("eager")
+    asked = {"return_dict_in_generate": True, "output_scores": True, "output_attentions": True}
+    theirs, ours = both(model, **inputs_of("whisper"), **search, **asked, max_new_tokens=5)
+    assert type(theirs) is type(ours)
+    assert theirs.keys() - ours.keys() == ({"past_key_values"} if search else set())
+    assert torch.equal(theirs.sequences, ours.sequences)
+    for one, other in zip(theirs.cross_attentions, ours.cross_attentions, strict=True):
+        torch.testing.assert_close(list(one), list(other))
+
+
 @pytest.mark.parametrize("name", ["bart", "bloom", "gemma3", "jamba", "llava", "t5"])
 @pytest.mark.parametrize("cache", [{"use_cache": False}, {"cache_implementation": "static"}], ids=str)
 def test_the_same_tokens_with_other_caches(name, cache):
