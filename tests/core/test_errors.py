@@ -11,9 +11,11 @@ BUILT_INS = {
     "EmptySupportError": ValueError,
     "MissingLibraryError": ImportError,
     "ModelNotFoundError": OSError,
+    "ModelTooLargeError": MemoryError,
     "NonFiniteLogitsError": ArithmeticError,
     "ParameterError": ValueError,
     "PluginError": ImportError,
+    "TrustError": PermissionError,
     "UnknownNameError": LookupError,
     "UnsupportedArgumentError": ValueError,
 }

@@ -103,12 +103,12 @@ def penalises_padding(self, logits, history):
 
 
 def penalises_the_last_for_ids_beyond(self, logits, history):
-    first = history.tokens.gather(1, history.pads[:, None])
-    return penalise(logits, first.clamp(max=logits.shape[-1] - 1))
+    largest = history.tokens.amax(dim=1, keepdim=True)
+    return penalise(logits, largest.clamp(max=logits.shape[-1] - 1))
 
 
 def crashes_on_ids_beyond(self, logits, history):
-    return penalise(logits, history.tokens.gather(1, history.pads[:, None]))
+    return penalise(logits, history.tokens.amax(dim=1, keepdim=True))
 
 
 def counts_all(self, logits, history):

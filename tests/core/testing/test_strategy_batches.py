@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from decodekit import transformers_hooks
+from decodekit import request
 from decodekit.session import Session
 from decodekit.testing.strategy_batches import CHECKS
 from decodekit_strategies.greedy import Greedy
@@ -116,7 +116,7 @@ BROKEN_CORE = [
     ("S9 cache honesty", Session, "select", select_the_first),
     ("S9 cache honesty", Session, "rollback", take_nothing_back),
     ("S10 rollback leak", Session, "rollback", take_nothing_back),
-    ("S11 left padding", transformers_hooks, "_fill_empty", everything_is_a_token),
+    ("S11 left padding", request, "fill_empty", everything_is_a_token),
 ]
 
 

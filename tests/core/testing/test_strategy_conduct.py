@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from decodekit import Capability, CapabilityError, Distribution, call
+from decodekit import Capability, CapabilityError, Distribution, sessions
 from decodekit.testing.strategy_conduct import CHECKS
 from decodekit_strategies.greedy import Greedy
 from decodekit_strategies.sample import Sample
@@ -140,7 +140,7 @@ def test_a_wrong_strategy_is_caught(title, step, options, plant, verdict):
 def test_a_wrong_refusal_is_caught(check_needs, words, plant, verdict, monkeypatch):
     needy = plant(greedy, draws=False, needs=[Capability.ROLLBACK])
     assert verdict("S22 capabilities", needy) is None
-    monkeypatch.setattr(call, "check_needs", check_needs)
+    monkeypatch.setattr(sessions, "check_needs", check_needs)
     assert words in verdict("S22 capabilities", needy)
 
 

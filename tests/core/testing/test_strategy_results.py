@@ -1,8 +1,7 @@
 """Every check of the results is shown a strategy, or a core, that is wrong in just the way it looks for."""
 
 import pytest
-from decodekit import Distribution, distribution
-from decodekit.batch import Batch
+from decodekit import Distribution, batch, distribution
 from decodekit.stopping import StopRules
 from decodekit.testing.strategy_results import CHECKS, _chi_square
 from decodekit_strategies.greedy import Greedy
@@ -99,13 +98,13 @@ def one_state(chains, rows, states, *_):
     return states
 
 
-def one_noise(self, scores, offset, purpose, original=Batch._draw_column):
-    return original(self, scores, 0, purpose)
+def one_noise(noise, rows, scores, offset, purpose, original=batch.draw):
+    return original(noise, rows, scores, 0, purpose)
 
 
 BROKEN_CORE = [
     ("S3 reported log probabilities", distribution, "_hypotheses", one_history),
-    ("S4 sequence law of the model", Batch, "_draw_column", one_noise),
+    ("S4 sequence law of the model", batch, "draw", one_noise),
     ("S3 reported log probabilities", distribution, "_advance", one_state),
     ("S5 sequence law with processors", distribution, "_hypotheses", one_history),
     ("S12 end of sequence", StopRules, "cut", whole_blocks),
