@@ -1,11 +1,11 @@
 """Our strategies inside ``model.generate``: what transformers calls instead of its own loop."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, UnbatchedClassifierFreeGuidanceLogitsProcessor
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
 from transformers.utils import ModelOutput
 
@@ -69,11 +69,12 @@ def as_custom_generate(
         config = GenerationConfig() if generation_config is None else generation_config
         copies = max(config.num_beams or 1, config.num_return_sequences or 1)
         own = {name: more.pop(name) for name in ("seed", *_keywords(cls)) if name in more}
-        chain = processors if processors is not None else list(map(WrappedProcessor, logits_processor or ()))
+        theirs, guidance = _without_guidance(logits_processor or ())
+        chain = processors if processors is not None else list(map(WrappedProcessor, theirs))
         return generate(
             model,
             None,
-            _config(config),
+            _config(config, guidance.pop("guidance_scale", None)),
             stopping_criteria=[
                 item for item in stopping_criteria or () if not isinstance(item, _FROM_CONFIG)
             ],
@@ -81,6 +82,7 @@ def as_custom_generate(
             processors=chain,
             tokenizer=tokenizer,
             streamer=streamer,
+            **guidance,
             **_inputs(model, input_ids, more, copies),
             **own,
         )
@@ -117,10 +119,24 @@ def _show_keywords(function: Callable[..., Any], names: tuple[str, ...]) -> None
     function.__signature__ = signature.replace(parameters=[*kept, *own, rest])  # type: ignore[attr-defined]  # functions have one
 
 
-def _config(config: GenerationConfig) -> GenerationConfig:
+def _without_guidance(processors: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Their processors without guidance, which is the core's work, and the arguments that ask for it."""
+    guides = [item for item in processors if type(item) is UnbatchedClassifierFreeGuidanceLogitsProcessor]
+    if not guides:
+        return list(processors), {}
+    negative = guides[0].unconditional_context
+    return [item for item in processors if item not in guides], {
+        "guidance_scale": guides[0].guidance_scale,
+        "negative_prompt_ids": negative["input_ids"],
+        "negative_prompt_attention_mask": negative["attention_mask"],
+    }
+
+
+def _config(config: GenerationConfig, guidance_scale: float | None) -> GenerationConfig:
     """The configuration with one length each, as transformers has computed both."""
     fields = config.to_dict()
-    fields |= {"stop_strings": None}  # their criterion has come ready-made
+    # their criterion has come ready-made, and they have healed the prompts
+    fields |= {"stop_strings": None, "token_healing": None, "guidance_scale": guidance_scale}
     for new, whole in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
         if fields.get(new) is not None:
             fields[whole] = None

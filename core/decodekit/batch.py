@@ -199,9 +199,7 @@ class Batch:
 
     def forced(self) -> list[list[int]] | None:
         """For each row the tokens that must come next, a draft for `logits` and `dist`; None: no draft."""
-        if not any(row.states for row in self.rows):
-            return None
-        return forced_tokens(self.rows, self._chains, self.stops.max_new_tokens, self.target.offers)
+        return forced_tokens(self.rows, self._chains, self.stops.max_new_tokens, self.target)
 
     def exponential(self, vocab_size: int, purpose: Purpose = Purpose.TOKEN) -> Tensor:
         """Exp(1) noise [B, V] for every row's next position: the token of the largest p / noise is a draw.

@@ -1,12 +1,13 @@
 """Blocks of tokens, one a row: what is forced to come, what of a draft was right, what is committed."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from decodekit.chain import Chain
 from decodekit.distribution import Drafts
 from decodekit.row import Row
+from decodekit.session import Session
 from decodekit.strategy import Capability
 
 __all__ = ["as_blocks", "forced_tokens", "verified"]
@@ -22,7 +23,7 @@ def as_blocks(tokens: Tensor | Drafts) -> list[list[int]]:
 
 
 def forced_tokens(
-    rows: Sequence[Row], chains: Sequence[Chain], max_new_tokens: int, offers: Set[Capability]
+    rows: Sequence[Row], chains: Sequence[Chain], max_new_tokens: int, session: Session
 ) -> list[list[int]] | None:
     """For each row the tokens that its chain says must come, with room for one more.
 
@@ -30,14 +31,17 @@ def forced_tokens(
         rows: the B rows.
         chains: the chains that they name.
         max_new_tokens: the most tokens of a row.
-        offers: what the model session can do: score a draft at once, and take it back when it is wrong.
+        session: scores a draft at once, and takes it back when it is wrong, if it can and has room.
 
     Returns:
         None when nothing is forced, or the session can't do that.
     """
-    if not any(row.states for row in rows) or not offers >= _NEEDS:
+    if not any(row.states for row in rows) or not session.offers >= _NEEDS:
         return None
-    known = [chains[row.chain].forced(row.states)[: max_new_tokens - len(row.tokens) - 1] for row in rows]
+    most = [max_new_tokens - len(row.tokens) - 1 for row in rows]
+    if session.room is not None:  # the token before the block is fed with it
+        most = [max(min(count, session.room - 1), 0) for count in most]
+    known = [chains[row.chain].forced(row.states)[:count] for row, count in zip(rows, most, strict=True)]
     return known if any(known) else None
 
 

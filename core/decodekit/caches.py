@@ -35,6 +35,7 @@ __all__ = [
     "branch",
     "can_pack",
     "can_roll_back",
+    "capacity",
     "is_recorded",
     "is_recurrent",
     "new_cache",
@@ -42,6 +43,7 @@ __all__ = [
     "put_rows",
     "record",
     "roll_back",
+    "room",
     "select",
     "settle",
     "take_row",
@@ -123,6 +125,18 @@ def why_no_rollback(cache: Cache | None) -> str:
             "others; use cache_config={'backend': 'fp8'}"
         )
     return "the cache has layers that overwrite old tokens; use the dynamic cache"
+
+
+def capacity(cache: Cache | None) -> int | None:
+    """How many slots it has at most; None where it grows."""
+    held = [layer.max_cache_len for layer in _own(cache) if type(layer) is StaticLayer] if cache else []
+    return min(held, default=None)
+
+
+def room(cache: Cache | None, width: int) -> int | None:
+    """How many slots it has beside ``width``; None where it grows."""
+    most = capacity(cache)
+    return None if most is None else most - width
 
 
 def windows(cache: Cache) -> list[int | None]:
@@ -316,6 +330,8 @@ def _put(layer: Any, pairs: Sequence[Pair], columns: Sequence[Sequence[int]], wi
     if isinstance(layer, StaticLayer):
         held, layer.batch_size = layer.keys.shape[2], len(pairs)
         layer.cumulative_length.fill_(min(width, held))
+        if hasattr(layer, "cumulative_length_int"):  # of a window, which counts twice
+            layer.cumulative_length_int = width
     elif isinstance(layer, DynamicSlidingWindowLayer):
         held, layer.cumulative_length = min(width, layer.sliding_window - 1), width
     first = max(width - held, 0)

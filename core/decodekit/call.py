@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, MaxLengthCriteria
 
 from decodekit.arguments import check_objects
 from decodekit.batch import Batch
@@ -22,6 +22,7 @@ from decodekit.choice import (
     refuse_unsampled,
     refuse_unused,
 )
+from decodekit.drop_in import bypassed
 from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError
 from decodekit.keep import Keep
 from decodekit.loop import decode
@@ -174,6 +175,7 @@ def prepare(
     fields = set_fields(model.generation_config) | set_fields(generation_config)
     asked = asked_strategy(options.strategy, values, assistant, fields)
     request = read_request(model, inputs, generation_config, values, options.assistant_model)
+    request = _with_callers_length(request, options)
     refuse_not_yet(request.config)
     check_lengths(per_row, len(request.prompts))
     cold = _cold(request, per_row, options)
@@ -195,6 +197,14 @@ def prepare(
     return Call(request=request, strategy=strategy, chains=chains, batch=batch, keep=keep, synced=synced)
 
 
+def _with_callers_length(request: Request, options: Options) -> Request:
+    """A caller's criterion of length takes the place of the configuration's, as in transformers."""
+    lengths = [item.max_length for item in options.stopping_criteria if type(item) is MaxLengthCriteria]
+    if not lengths or request.max_new_tokens == 0:
+        return request
+    return attrs.evolve(request, max_new_tokens=max(min(lengths) - request.input_ids.shape[1], 1))
+
+
 def _healed(
     model: "PreTrainedModel", request: Request, kwargs: Mapping[str, Any], options: Options
 ) -> dict[str, Any]:
@@ -205,11 +215,21 @@ def _healed(
     if request.source_ids is not None or request.contexts is not request.prompts:
         message = "token_healing=True heals prompts of token ids for decoder-only models: leave it out"
         raise UnsupportedArgumentError(message)
-    ids = heal_tokens(model, request.input_ids, options.tokenizer)
-    shown = ids != options.tokenizer.pad_token_id
+    pad = options.tokenizer.pad_token_id
+    healed = []
+    with bypassed():
+        for prompt in request.prompts:
+            (row,) = heal_tokens(
+                model, torch.tensor([prompt], device=model.device), options.tokenizer
+            ).tolist()
+            # transformers puts the pad id in the place of the BOS token, which is not to be healed
+            healed.append(list(itertools.dropwhile(lambda token: token == pad, row)))
+    width = max(map(len, healed))
     own = {"input_ids", "attention_mask", "token_healing"}
     rest = {name: value for name, value in kwargs.items() if name not in own}
-    return {**rest, "input_ids": ids, "attention_mask": shown.long(), "token_healing": False}
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in healed], device=model.device)
+    shown = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in healed], device=model.device)
+    return {**rest, "input_ids": ids, "attention_mask": shown, "token_healing": False}
 
 
 def _synced(model: "PreTrainedModel", request: Request, strategy: Strategy, options: Options) -> bool:

@@ -39,7 +39,7 @@ def check_ids(model: "PreTrainedModel", input_ids: Tensor, mask: Tensor | None, 
         raise ParameterError(message)
 
 
-def check_embeds(embeds: Tensor, mask: Tensor | None, cache: Cache | None) -> None:
+def check_embeds(embeds: Tensor, mask: Tensor | None, *, fresh: bool) -> None:
     """Raise `ParameterError` unless the embeddings are [B, T, D] and the mask fits them."""
     if embeds.dim() != 3 or not embeds.shape[1]:
         message = (
@@ -47,7 +47,7 @@ def check_embeds(embeds: Tensor, mask: Tensor | None, cache: Cache | None) -> No
             "with at least one column"
         )
         raise ParameterError(message)
-    if mask is not None and cache is None and mask.shape != embeds.shape[:2]:
+    if mask is not None and fresh and mask.shape != embeds.shape[:2]:
         message = (
             f"attention_mask has shape {list(mask.shape)} and inputs_embeds {list(embeds.shape)}: the first "
             "two dimensions must be equal"

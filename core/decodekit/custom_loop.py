@@ -86,7 +86,7 @@ class CustomFunction(CustomLoop):
             theirs = {*GenerationConfig().to_dict(), *inspect.signature(THEIRS).parameters} - handed.keys()
             values = {name: given[name] for name in given if name in theirs or name not in own | handed}
             values |= {"streamer": streamer} if streamer is not None else {}  # it gets the prompt there
-            stops = _take_stop_strings(values, given.get("tokenizer"))
+            stops = _take_stop_strings(model, values, given.get("tokenizer"))
             loop = self._prepared(signature, own, stops, tell)
             return THEIRS(model, **values, custom_generate=loop)
 
@@ -262,10 +262,13 @@ def _handed(model: "PreTrainedModel", given: Mapping[str, Any]) -> dict[str, Any
     return handed
 
 
-def _take_stop_strings(values: dict[str, Any], tokenizer: Any) -> _StopStrings | None:
+def _take_stop_strings(
+    model: "PreTrainedModel", values: dict[str, Any], tokenizer: Any
+) -> _StopStrings | None:
     """Make the criterion of the stop strings, for which transformers would not find the tokenizer."""
     config = values.get("generation_config")
     texts = values.pop("stop_strings", None) or getattr(config, "stop_strings", None)
+    texts = texts or model.generation_config.stop_strings
     if not texts:
         return None
     if tokenizer is None:

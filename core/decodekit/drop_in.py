@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,7 +19,7 @@ from decodekit.outputs import without_ours
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["drop_in", "has_own_generate", "through_own_generate"]
+__all__ = ["bypassed", "drop_in", "has_own_generate", "through_own_generate"]
 
 _THEIRS = GenerationMixin.generate
 _OURS = ("strategy", "processors", "seed", "tokenizer")
@@ -39,6 +40,11 @@ class _Scope:
 
 
 _scopes: list[_Scope] = []
+"""The blocks of `drop_in` that are open."""
+_inside: ContextVar[tuple[_Scope, ...]] = ContextVar("_inside", default=())
+"""The models in whose own ``generate`` this thread is."""
+_bypassed: ContextVar[bool] = ContextVar("_bypassed", default=False)
+_open = 0
 _lock = threading.Lock()
 
 
@@ -64,35 +70,57 @@ def drop_in(model: "PreTrainedModel | None" = None, **defaults: Any) -> Iterator
             "every model; arguments of generate go by name"
         )
         raise ParameterError(message)
-    with _replaced(_Scope(model, defaults)):
-        yield
+    scope = _Scope(model, defaults)
+    with _replaced():
+        _scopes.append(scope)
+        try:
+            yield
+        finally:
+            _scopes.remove(scope)
 
 
 @contextlib.contextmanager
-def _replaced(scope: _Scope) -> Iterator[None]:
+def _replaced() -> Iterator[None]:
+    """``GenerationMixin.generate`` asks `_dispatch`, as long as anybody needs it."""
+    global _open
     with _lock:
-        _scopes.append(scope)
+        _open += 1
         GenerationMixin.generate = _dispatch
     try:
         yield
     finally:
         with _lock:
-            _scopes.remove(scope)
-            if not _scopes:
+            _open -= 1
+            if not _open:
                 GenerationMixin.generate = _THEIRS
+
+
+@contextlib.contextmanager
+def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def bypassed() -> contextlib.AbstractContextManager[None]:
+    """Within the block, transformers' own ``generate`` runs in this thread, also inside `drop_in`."""
+    return _set(_bypassed, True)
 
 
 def _dispatch(self: Any, *args: Any, **kwargs: Any) -> Any:
     """``GenerationMixin.generate`` while a scope is open."""
     from decodekit.generate import run  # it imports this module
 
-    scope = next((scope for scope in reversed(_scopes) if scope.covers(self)), None)
-    if scope is None:
+    scopes = (*reversed(_inside.get()), *reversed(_scopes))
+    scope = next((scope for scope in scopes if scope.covers(self)), None)
+    if scope is None or _bypassed.get():
         return _THEIRS(self, *args, **kwargs)
     scope.calls += 1
     names = _NAMED[: len(args)]
     given = {**scope.defaults, **dict(zip(names, args, strict=True)), **kwargs}
-    if given.get("processors") is scope.defaults.get("processors", ()):
+    if scope.defaults.get("processors") is not None and "processors" not in kwargs:
         for field in FIELDS:  # the block's chain is the whole chain, whatever this code asks for
             given.pop(field.name, None)
     named = {name: given.pop(name, None) for name in _NAMED}
@@ -187,7 +215,8 @@ def through_own_generate(model: Any, arguments: Mapping[str, Any], ours: Mapping
     """
     scope = _Scope(model, {name: value for name, value in ours.items() if value is not None})
     given = {name: value for name, value in arguments.items() if value is not None}
-    with _replaced(scope), _ended_once(given), _decoding_kept(model, given.get("assistant_model")):
+    inside = _set(_inside, (*_inside.get(), scope))
+    with _replaced(), inside, _ended_once(given), _decoding_kept(model, given.get("assistant_model")):
         result = type(model).generate(model, **given)
     if scope.defaults and not scope.calls:
         message = (

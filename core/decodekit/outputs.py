@@ -181,7 +181,7 @@ def assemble(
     if keep.cache:
         fields["past_key_values"] = _cache(batch, rows, mask, synced=synced)
     fields |= _of_search(batch, rows, keep) if keep.by_slot else _of_rows(rows, longest, pad_token_id, keep)
-    pair = batch.target.encoder_outputs is not None
+    pair = bool(batch.target.model.config.is_encoder_decoder)
     if keep.traces:
         fields |= _traces(batch, rows, longest, mask, keep, pair=pair)
     if pair:
@@ -265,7 +265,7 @@ def _traces(
     if keep.by_slot:
         steps = [step.traces for step in batch.recorder.steps]
         prompts = {row.prompt: length for row, length in zip(rows, lengths, strict=True)}
-        per_prompt = len(steps[0]) // len(prompts)
+        per_prompt = len(steps[0]) // len(prompts) if steps else 0
         lengths = [length for _, length in sorted(prompts.items()) for _ in range(per_prompt)]
     else:
         steps = [
@@ -273,6 +273,7 @@ def _traces(
         ]
     found = join(steps, lengths, mask.shape[1], batch.target.windows)
     prefix = "decoder_" if pair else ""
+    encoded = batch.target.encoder_outputs or {}
     fields: dict[str, Any] = {}
     if keep.attentions:
         fields[f"{prefix}attentions"] = found.attentions
@@ -280,9 +281,9 @@ def _traces(
         fields[f"{prefix}hidden_states"] = found.hidden_states
     if pair and keep.attentions:
         fields["cross_attentions"] = found.cross_attentions
-        fields["encoder_attentions"] = batch.target.encoder_outputs.get("attentions")
+        fields["encoder_attentions"] = encoded.get("attentions")
     if pair and keep.hidden_states:
-        fields["encoder_hidden_states"] = batch.target.encoder_outputs.get("hidden_states")
+        fields["encoder_hidden_states"] = encoded.get("hidden_states")
     return fields
 
 

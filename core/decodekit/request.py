@@ -219,15 +219,16 @@ def _read_decoder(
         raise UnsupportedArgumentError(message)
     columns = embeds if embeds is not None else input_ids
     cache = _caller_cache(model, model_kwargs)
+    fresh = cache is None or not int(cache.get_seq_length())
     mask = model_kwargs.pop("attention_mask", None)
-    check_ids(model, input_ids, mask if cache is None and embeds is None else None, "input_ids")
+    check_ids(model, input_ids, mask if fresh and embeds is None else None, "input_ids")
     if embeds is not None:
-        check_embeds(embeds, mask, cache)
+        check_embeds(embeds, mask, fresh=fresh)
     mask = (
         mask.bool().to(columns.device) if mask is not None else full_mask(columns, config, cache, input_ids)
     )
     input_ids = input_ids.long()
-    if cache is None and embeds is None:
+    if fresh and embeds is None:
         input_ids, mask = fill_empty(input_ids, mask, config)
         columns = input_ids
     own = mask if embeds is None else mask.new_ones(input_ids.shape)
@@ -235,7 +236,7 @@ def _read_decoder(
         own = mask[:, mask.shape[1] - input_ids.shape[1] :]
     read = _Read(main=main, main_name=name, input_ids=input_ids, mask=own, model_inputs=ModelInputs())
     new = _go_on(read, cache, mask, columns)
-    if embeds is not None and cache is None:
+    if embeds is not None and fresh:
         read.contexts = [[0] * count for count in new.sum(1).tolist()]
     read.layout = mask
     read.model_inputs = _model_inputs(model, main, name, config, model_kwargs, input_ids, embeds, mask, new)
@@ -295,9 +296,9 @@ def _model_inputs(
     """What a decoder-only model is given beside token ids."""
     as_given = {**model_kwargs, "attention_mask": mask.long()}
     columns = {
-        key: Columns.of(model_kwargs.pop(key), mask, after)
+        key: Columns.of(_over_all(key, model_kwargs.pop(key), mask, new), mask, after)
         for key, after in _COLUMNS.items()
-        if isinstance(model_kwargs.get(key), Tensor) and model_kwargs[key].shape[-1] == mask.shape[1]
+        if isinstance(model_kwargs.get(key), Tensor)
     }
     if "position_ids" not in columns and hooks.has_own_positions(model):
         ids = {} if embeds is None else {"input_ids": input_ids}
@@ -310,6 +311,19 @@ def _model_inputs(
     multimodal = any(key in ONCE for key in model_kwargs) and config.use_cache is not False
     encode = (lambda: hooks.encoded(model, main, name, config, model_kwargs)) if multimodal else None
     return ModelInputs(given=model_kwargs, columns=columns, inputs_embeds=embeds, encode=encode)
+
+
+def _over_all(name: str, values: Tensor, mask: Tensor, new: Tensor) -> Tensor:
+    """Values [..., P, n] for all columns of the mask; what a cache holds already is not asked for."""
+    width, count = mask.shape[1], values.shape[-1]
+    if count not in (width, new.shape[1]) or values.shape[-2] not in (1, len(mask)):
+        message = (
+            f"{name} has shape {list(values.shape)} and attention_mask {list(mask.shape)}: give a value for "
+            "each column, or for each new column"
+        )
+        raise ParameterError(message)
+    filled = torch.nn.functional.pad(values, (width - count, 0))
+    return filled.expand(*filled.shape[:-2], len(mask), width)
 
 
 _COLUMNS: dict[str, Literal["count", "last", "zero"]] = {

@@ -1,4 +1,4 @@
-"""One model and its cache, as a batch of rows: the only module that knows masks, positions and layout.
+"""One model and its cache, as a batch of rows: the place of masks, positions and layout.
 
 Every row is right-aligned: row ``r`` owns the last ``length[r]`` of ``width`` cache slots, and the slots
 to its left are padding. Masks and position ids follow from ``(width, pads)`` alone, and neighbouring
@@ -8,7 +8,7 @@ tokens of a row stand in neighbouring slots, which sliding windows need.
   padding, and the padding is rolled back.
 * Rolling back a different number of tokens per row crops what all rows give up, and shifts the rest
   of each row to the right.
-* What is done to the layers of a cache is in `decodekit.caches`, which nobody else uses.
+* What is done to the layers of a cache is in `decodekit.caches`.
 """
 
 import copy
@@ -113,9 +113,9 @@ class Session:
             assert self.cache is not None
             self._pack = functools.partial(caches.pack, self.cache, past)
             if not caches.can_pack(self.cache):
+                reason = "a cache with windows, states or a fixed size can't close them"
                 message = (
-                    "the attention mask has gaps within past_key_values, and a cache with windows, states or "
-                    "a fixed size can't close them: continue such rows one by one"
+                    f"the attention mask has gaps within past_key_values, and {reason}: continue one by one"
                 )
                 raise CapabilityError(message)
 
@@ -134,14 +134,9 @@ class Session:
         """Why a capability is not offered, and what to do."""
         name = type(self.model).__name__
         if caches.is_recurrent(self.cache):
-            return (
-                f"{name} keeps a recurrent state, which can't be taken back or "
-                "fed unevenly; pass use_cache=False to recompute instead"
-            )
+            return f"{name} keeps a state that can't be taken back or fed unevenly; use_cache=False recomputes"
         if self._names.updates:
-            return (
-                f"{name} has inputs of its own that grow token by token; use a strategy that does not draft"
-            )
+            return f"{name} has inputs of its own that grow by the token; use a strategy that does not draft"
         if self._even:
             return f"{name} counts positions by column, so rows must stay level; pass one prompt at a time"
         return caches.why_no_rollback(self.cache)
@@ -150,6 +145,11 @@ class Session:
     def lengths(self) -> list[int]:
         """How many tokens of each row are in the cache."""
         return [self.width - pad for pad in self.pads]
+
+    @property
+    def room(self) -> int | None:
+        """How many further slots a static cache has; None where there is no limit."""
+        return caches.room(self.cache, self.width)
 
     @property
     def windows(self) -> list[int | None]:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import QuantizedCache
 
+from decodekit import caches
 from decodekit.caches import KINDS
 from decodekit.choice import check_needs, check_vocabulary
 from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError, nearest
@@ -45,6 +47,7 @@ def open_target(
     config = request.config
     cache = _cache(model, request, strategy)
     capacity = max(map(len, request.contexts)) + request.max_new_tokens + strategy.lookahead
+    _check_callers_cache(request, rows, capacity)
     _check_prompt_inputs(request, rows, cached=cache != "none")
     if keep.attentions:
         _check_eager(model)
@@ -123,6 +126,23 @@ _OLD_NAMES = {
     "sliding_window": "static",
 }
 """What transformers called caches whose layers now follow from the model."""
+
+
+def _check_callers_cache(request: Request, rows: int, needed: int) -> None:
+    """Raise where a cache that was given can't hold the call, or could not be given back."""
+    held = caches.capacity(request.cache)
+    if held is not None and held < needed:
+        message = (
+            f"past_key_values has room for {held} tokens, and the call may need {needed}: give a static "
+            "cache of that max_cache_len, or lower max_new_tokens"
+        )
+        raise ParameterError(message)
+    if isinstance(request.cache, QuantizedCache) and (rows > 1 or not bool(request.layout.all())):
+        message = (
+            "past_key_values is a quantized cache, whose rows can't be put in their places again: give one "
+            "prompt without padding, or another cache"
+        )
+        raise CapabilityError(message)
 
 
 def _check_prompt_inputs(request: Request, rows: int, *, cached: bool) -> None:

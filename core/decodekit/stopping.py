@@ -61,16 +61,14 @@ class StopRules:
             raise ParameterError(message)
         given = {type(criterion) for criterion in criteria}
         seconds = None if MaxTimeCriteria in given else config.max_time
-        lengths = [item.max_length for item in criteria if type(item) is MaxLengthCriteria]
-        width = request.input_ids.shape[1]
         return cls(
-            max_new_tokens=min(lengths) - width if lengths else request.max_new_tokens,
+            max_new_tokens=request.max_new_tokens,
             eos_token_ids=frozenset(() if EosTokenCriteria in given else request.eos_token_ids),
             stop_strings=() if StopStringCriteria in given else tuple(texts),
             tokenizer=tokenizer,
             deadline=time.monotonic() + seconds if seconds is not None else None,
             criteria=tuple(item for item in criteria if type(item) is not MaxLengthCriteria),
-            prompt_width=width,
+            prompt_width=request.input_ids.shape[1],
             pad_token_id=request.pad_token_id,
             device=request.input_ids.device,
         )

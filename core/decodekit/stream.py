@@ -118,7 +118,13 @@ def stream(
     return _events(call, tokenizer, skip_special_tokens)
 
 
-_OBJECTS = ("assistant_model", "negative_prompt_ids", "negative_prompt_attention_mask", "synced_gpus")
+_OBJECTS = (
+    "assistant_model",
+    "assistant_tokenizer",
+    "negative_prompt_ids",
+    "negative_prompt_attention_mask",
+    "synced_gpus",
+)
 """Further arguments that are neither fields of the configuration nor inputs of the model."""
 
 

@@ -303,7 +303,7 @@ class Twice(type(MODELS["llama"])):
 def test_a_model_that_decodes_twice_ends_its_streamer_once(fails_at):
     model, streamer = Twice(MODELS["llama"].config), Recorder()
     model.fails_at = fails_at
-    arguments = {**prompts_of((4,)), "max_new_tokens": 3, "eos_token_id": None, "streamer": streamer}
+    arguments = {**prompts_of((4,)), "max_new_tokens": 3, "min_new_tokens": 3, "streamer": streamer}
     if fails_at is None:
         dk.generate(model, **arguments)
     else:
