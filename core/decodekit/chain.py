@@ -103,6 +103,8 @@ class Chain:
         A head of at least `reach` logits can be given in the place of all.
         """
         processors, reaches = self._steps
+        if not processors and not isinstance(logits, Head):
+            return Scores.of(wide(logits)), [[] for _ in states]
         return run(processors, reaches, logits if isinstance(logits, Head) else wide(logits), history, states)
 
     @property

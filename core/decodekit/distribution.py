@@ -200,6 +200,8 @@ def _process_column(
     states: list[tuple[object, ...]],
 ) -> tuple[Scores, list[list[Memory]]]:
     """Process logits [B, V]; rows of one chain go through it together."""
+    if len(chains) == 1:
+        return chains[0].run(logits, history, states)
     groups: dict[int, list[int]] = {}
     for position, row in enumerate(rows):
         groups.setdefault(row.chain, []).append(position)

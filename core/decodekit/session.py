@@ -134,7 +134,7 @@ class Session:
         """Why a capability is not offered, and what to do."""
         name = type(self.model).__name__
         if caches.is_recurrent(self.cache):
-            return f"{name} keeps a state that can't be taken back or fed unevenly; use_cache=False recomputes"
+            return f"{name} keeps a state that can't be taken back or fed unevenly; pass use_cache=False"
         if self._names.updates:
             return f"{name} has inputs of its own that grow by the token; use a strategy that does not draft"
         if self._even:
