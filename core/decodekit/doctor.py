@@ -5,10 +5,12 @@ Where a system can't fork, the worker itself imports them; when one takes it dow
 blamed, and a new worker goes on with the next.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
 import queue
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,7 +24,7 @@ import attrs
 from packaging.requirements import InvalidRequirement, Requirement
 
 from decodekit.discovery import disabled_by_environment, key_of, load_point, names_of, origin_of, points
-from decodekit.errors import DamagedCacheError
+from decodekit.errors import DamagedCacheError, PluginError
 from decodekit.settings import disabled_plugins, normal_name
 
 __all__ = ["Finding", "diagnose", "probe"]
@@ -73,6 +75,9 @@ def diagnose(
 
     Returns:
         At least one finding for each plugin, in the order of distribution and entry point.
+
+    Raises:
+        PluginError: the process that imports plugins can't even start.
     """
     off = _disabled()
     found: list[Finding] = []
@@ -185,13 +190,34 @@ class _Worker:
             raise TimeoutError from None
         return None if line is None else json.loads(line)
 
+    def wait_until_ready(self) -> None:
+        """Wait until it has imported decodekit.
+
+        Raises:
+            PluginError: it ended instead, or takes too long.
+        """
+        try:
+            if self.answer(START_SECONDS) is not None:
+                return
+            self.process.wait(GRACE_SECONDS)
+            trouble = f"ended ({_code(self.stop())})"
+        except (TimeoutError, subprocess.TimeoutExpired):
+            trouble = f"took over {START_SECONDS:g} s"
+        command = shlex.join(self.process.args)
+        message = (
+            f"the doctor's own process {trouble} while it started, before it imported a plugin: run "
+            f"`{command} < {os.devnull}` to see why"
+        )
+        raise PluginError(message)
+
     def ask(self, key: str, seconds: float) -> None:
         self.process.stdin.write(json.dumps([key, seconds]) + "\n")
         self.process.stdin.flush()
 
     def stop(self) -> int:
         """End the process; its exit code."""
-        self.process.stdin.close()
+        with contextlib.suppress(OSError):  # what a dead process has not read yet
+            self.process.stdin.close()
         self.process.kill()
         code: int = self.process.wait()
         self.process.stdout.close()
@@ -205,7 +231,7 @@ def _answers(points: Iterable[EntryPoint], seconds: float) -> Iterator[tuple[Ent
         for point in points:
             if worker is None:
                 worker = _Worker.start()
-                worker.answer(START_SECONDS)
+                worker.wait_until_ready()
             started = time.perf_counter()
             try:
                 worker.ask(key_of(point), seconds)
@@ -225,7 +251,11 @@ def _answers(points: Iterable[EntryPoint], seconds: float) -> Iterator[tuple[Ent
 
 
 def _death(code: int) -> str:
-    return f"its import ends the process ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
+    return f"its import ends the process ({_code(code)})"
+
+
+def _code(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _findings(point: EntryPoint, answer: dict[str, Any], slow: float) -> Iterator[Finding]:

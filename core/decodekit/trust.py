@@ -7,7 +7,7 @@ call. The hash covers the files of the distribution and of the modules that its 
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from typing import Any
@@ -104,16 +104,19 @@ def allow_folder(folder: Path) -> None:
 
 def hash_of_plugin(dist: Distribution) -> str:
     """The SHA-256 of a distribution's files and of the modules that its entry points name."""
-    files = {Path(str(dist.locate_file(item))).resolve() for item in dist.files or ()}
+    files = {}
+    for item in dist.files or ():
+        files[Path(str(dist.locate_file(item))).resolve()] = item.as_posix()
     for point in dist.entry_points:
         if point.group == "decodekit":
-            files |= set(_files_of_module(point.module.partition(".")[0]))
+            for path, name in _files_of_module(point.module.partition(".")[0]):
+                files.setdefault(path, name)
     return _hash(files)
 
 
 def hash_of_folder(folder: Path) -> str:
     """The SHA-256 of a folder's files."""
-    return _hash(path for path in folder.rglob("*") if path.is_file())
+    return _hash({path: path.relative_to(folder).as_posix() for path in folder.rglob("*")})
 
 
 def _add(section: str, key: str, entry: dict[str, Any]) -> None:
@@ -123,8 +126,8 @@ def _add(section: str, key: str, entry: dict[str, Any]) -> None:
     write_json(file, content)
 
 
-def _files_of_module(name: str) -> Iterator[Path]:
-    """The files of a top-level module, which is found and not imported."""
+def _files_of_module(name: str) -> Iterator[tuple[Path, str]]:
+    """The files of a top-level module, which is found and not imported, with their names from its parent."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -132,15 +135,28 @@ def _files_of_module(name: str) -> Iterator[Path]:
     if spec is None:
         return
     for place in spec.submodule_search_locations or ():
-        yield from (path.resolve() for path in Path(place).rglob("*") if path.is_file())
+        folder = Path(place)
+        for path in folder.rglob("*"):
+            yield path.resolve(), path.relative_to(folder.parent).as_posix()
     if spec.origin is not None and Path(spec.origin).is_file():
-        yield Path(spec.origin).resolve()
+        origin = Path(spec.origin)
+        yield origin.resolve(), f"{name}/{origin.name}" if spec.submodule_search_locations else origin.name
 
 
-def _hash(files: Iterable[Path]) -> str:
-    """One hash over names and contents; bytecode and what pip writes about the installation stay out."""
-    kept = (path for path in files if path.suffix != ".pyc" and path.name not in _CHANGED_BY_PIP)
+def _hash(files: Mapping[Path, str]) -> str:
+    """One hash over names from the root and contents.
+
+    The cache of bytecode and what pip writes about the installation stay out. Bytecode elsewhere does not:
+    Python imports it where there is no source.
+    """
     parts = sorted(
-        path.name + hashlib.sha256(path.read_bytes()).hexdigest() for path in kept if path.is_file()
+        f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for path, name in files.items()
+        if path.is_file() and not _is_left_out(path)
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _is_left_out(path: Path) -> bool:
+    is_cache = path.suffix == ".pyc" and path.parent.name == "__pycache__"
+    return is_cache or path.name in _CHANGED_BY_PIP

@@ -62,7 +62,7 @@ class KGW(Processor):
         size = self.vocab_size or logits.shape[1]
         width = min(size, logits.shape[1])
         for row in range(len(history)):
-            tokens = history.row(row)[-self.context_width :]
+            tokens = history.recent(row, self.context_width)
             if len(tokens) < self.context_width:
                 continue
             if self.seeding_scheme == "lefthash":

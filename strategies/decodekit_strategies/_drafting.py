@@ -39,13 +39,32 @@ SHADOW = 4
 FADING = 0.85
 """How much an earlier draft of a row counts beside the next one."""
 
+_ONLY_WITH: dict[str, tuple[str, Callable[["Assisted"], bool]]] = {
+    "max_matching_ngram_size": (
+        "prompt_lookup_num_tokens=",
+        lambda assisted: assisted.prompt_lookup_num_tokens is not None,
+    ),
+    "assistant_lookbehind": (
+        "assistant_tokenizer=",
+        lambda assisted: assisted.assistant_tokenizer is not None,
+    ),
+    "target_lookbehind": (
+        "assistant_tokenizer=",
+        lambda assisted: assisted.assistant_tokenizer is not None,
+    ),
+    "typical_epsilon": ("verification='typical'", lambda assisted: assisted.rule == "typical"),
+    "typical_delta": ("verification='typical'", lambda assisted: assisted.rule == "typical"),
+}
+"""What some parameters need to have an effect, in words and as a question."""
+
 
 def chosen_drafter(assisted: "Assisted") -> Drafter:
     """What the parameters of the strategy name.
 
     Raises:
-        ParameterError: nothing drafts, or two things do.
+        ParameterError: nothing drafts, two things do, or a parameter would have no effect on what does.
     """
+    _check_effects(assisted)
     makers: dict[str, Callable[[], Any]] = {
         "drafter": lambda: _resolve(assisted.drafter),
         "assistant_model": lambda: _assistant(assisted),
@@ -68,6 +87,18 @@ def chosen_drafter(assisted: "Assisted") -> Drafter:
         raise ParameterError(message)
     drafter: Drafter = makers[given[0]]()
     return drafter
+
+
+def _check_effects(assisted: "Assisted") -> None:
+    """Refuse what is not the default where it would do nothing."""
+    for name, (what, is_there) in _ONLY_WITH.items():
+        value = getattr(assisted, name)
+        if value == getattr(attrs.fields(type(assisted)), name).default or is_there(assisted):
+            continue
+        message = f"{name}={value!r} would have no effect without {what}: leave it out"
+        if assisted.drafter is not None and not name.startswith("typical"):
+            message += ", or give a drafter its own parameters: drafter=(name, {parameter: value})"
+        raise ParameterError(message)
 
 
 def _assistant(assisted: "Assisted") -> Drafter:

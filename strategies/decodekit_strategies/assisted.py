@@ -48,8 +48,8 @@ class Assisted(Strategy):
     Shape: one forward of K + 1 positions a row and step; rows may draft and accept different numbers.
     Law: lossless, but for the rules typical and ensemble. Under a seed with the coupled rule, and without
         sampling, the tokens are those of plain decoding.
-    Raises: ParameterError when nothing drafts, two things do, or a parameter would have no effect;
-        PluginError when a drafter breaks its contract.
+    Raises: ParameterError when nothing drafts, two things do, a rule needs what is not there, or a look-up,
+        look-behind or typical parameter would have no effect; PluginError when a drafter breaks its contract.
     """
 
     NAME: ClassVar[str] = "assisted"

@@ -1,10 +1,12 @@
 """The doctor, on plugins that are really installed and broken in every way that is known."""
 
+import contextlib
 import textwrap
 
 import pytest
 from decodekit.discovery import points
-from decodekit.doctor import diagnose
+from decodekit.doctor import _Worker, diagnose
+from decodekit.errors import PluginError
 from decodekit.settings import set_disabled
 
 
@@ -87,6 +89,32 @@ def test_without_fork_the_worker_itself_is_the_victim(patients, monkeypatch):
         ("kit-exits:plug", "broken"),
         ("kit-ok:plug", "ok"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("worker", "problem"),
+    [
+        ("raise SystemExit(7)", r"ended \(exit code 7\)"),
+        ("import os; os.kill(os.getpid(), 9)", r"ended \(signal 9\)"),
+        ("import time; time.sleep(600)", "took over 0.5 s"),
+    ],
+)
+def test_a_worker_that_does_not_start_is_no_plugins_fault(install_plugin, mild, monkeypatch, worker, problem):
+    install_plugin("kit-ok", mild("fine", "Fine"))
+    monkeypatch.setattr("decodekit.doctor._WORKER", worker)
+    if "sleep" in worker:
+        monkeypatch.setattr("decodekit.doctor.START_SECONDS", 0.5)
+    with pytest.raises(PluginError, match=f"{problem} while it started.* to see why"):
+        diagnose(seconds=2)
+
+
+def test_a_question_that_was_never_read_does_not_break_the_end():
+    worker = _Worker.start()
+    worker.process.kill()
+    worker.process.wait()
+    with contextlib.suppress(OSError):
+        worker.ask("kit-ok:plug", 2)
+    assert worker.stop() == -9
 
 
 TWO = {"kit-exits", "kit-ok"}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from decodekit import History, ParameterError
+from decodekit.ledger import Ledger
 from decodekit.testing import processor_checks
 from decodekit_processors.kgw import KGW
 from hypothesis import given
@@ -58,6 +59,18 @@ def test_padding_is_no_context():
     assert not out[1].any()
     theirs = WatermarkLogitsProcessor(64, "cpu", context_width=3)(history.tokens, x)
     assert theirs[1].any()
+
+
+@pytest.mark.parametrize(("scheme", "width"), SCHEMES)
+def test_a_step_looks_only_at_the_last_tokens(scheme, width, monkeypatch):
+    """Reading the whole row at every step would make a long text's time quadratic."""
+    mark, x = KGW(seeding_scheme=scheme, context_width=width), torch.randn(2, 64)
+    rows = [[7] * 50 + [1, 2, 3, 4], [5, 6]]
+    expected = mark(x, History.of(rows))
+    history = Ledger(rows, 0, 10**6, torch.device("cpu")).history
+    assert history.indexed
+    monkeypatch.delattr(History, "row")
+    assert torch.equal(mark(x, history), expected)
 
 
 @pytest.mark.parametrize(("scheme", "width"), SCHEMES)

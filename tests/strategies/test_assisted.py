@@ -268,6 +268,50 @@ REFUSED = {
         dk.ParameterError,
         "no effect without assistant_model",
     ),
+    "a look-up's parameter for a drafter by name": (
+        {"strategy": "assisted", "drafter": "prompt_lookup", "max_matching_ngram_size": 3},
+        dk.ParameterError,
+        "max_matching_ngram_size=3 would have no effect without prompt_lookup_num_tokens=: leave it out, or "
+        r"give a drafter its own parameters: drafter=\(name, \{parameter: value\}\)",
+    ),
+    "a look-up's parameter for a model": (
+        {"assistant_model": DRAFT, "max_matching_ngram_size": 3},
+        dk.ParameterError,
+        "max_matching_ngram_size=3 would have no effect without prompt_lookup_num_tokens=",
+    ),
+    "its last tokens without its tokenizer": (
+        {"assistant_model": DRAFT, "assistant_lookbehind": 3},
+        dk.ParameterError,
+        "assistant_lookbehind=3 would have no effect without assistant_tokenizer=",
+    ),
+    "our last tokens without its tokenizer": (
+        {"prompt_lookup_num_tokens": 3, "target_lookbehind": 3},
+        dk.ParameterError,
+        "target_lookbehind=3 would have no effect without assistant_tokenizer=",
+    ),
+    "typical's epsilon under another rule": (
+        {
+            "strategy": "assisted",
+            "drafter": "prompt_lookup",
+            "verification": "block",
+            "do_sample": True,
+            "typical_epsilon": 0.2,
+        },
+        dk.ParameterError,
+        "typical_epsilon=0.2 would have no effect without verification='typical'",
+    ),
+    "typical's delta under an ensemble": (
+        {
+            "strategy": "assisted",
+            "assistant_model": DRAFT,
+            "do_sample": True,
+            "verification": "typical",
+            "assistant_ensemble_weight": 0.5,
+            "typical_delta": 0.2,
+        },
+        dk.ParameterError,
+        "typical_delta=0.2 would have no effect without verification='typical'",
+    ),
     "a lossy rule without draws": (
         {"strategy": "assisted", "drafter": "prompt_lookup", "verification": "typical"},
         dk.ParameterError,
@@ -308,6 +352,27 @@ def test_what_cannot_work_is_refused_before_the_first_forward(name):
     finally:
         handle.remove()
     assert not calls
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"drafter": "prompt_lookup", "max_matching_ngram_size": 2, "target_lookbehind": 10},
+        {"prompt_lookup_num_tokens": 3, "max_matching_ngram_size": 4, "typical_epsilon": 0.09},
+        {"assistant_model": DRAFT, "assistant_tokenizer": object(), "assistant_lookbehind": 3},
+        {"assistant_model": DRAFT, "assistant_tokenizer": object(), "target_lookbehind": 3},
+        {
+            "drafter": "prompt_lookup",
+            "do_sample": True,
+            "verification": "typical",
+            "typical_epsilon": 0.2,
+            "typical_delta": 0.1,
+        },
+    ],
+)
+def test_a_parameter_is_taken_as_its_default_or_where_it_has_an_effect(values):
+    assisted = Assisted(**values)
+    assert {name: getattr(assisted, name) for name in values} == values
 
 
 def test_a_recurrent_target_is_refused_by_name_unless_it_recomputes():

@@ -64,10 +64,10 @@ def quant(
     if plot is not None:
         _check_plot(plot, only_list)
     specs = [read_spec(text) for text in backend or sorted(registry().entries("quant_backends"))]
-    problems = {spec[0]: _problems(spec, device) for spec in specs}
+    problems = {_said(spec): _problems(spec, device) for spec in specs}
     rows: dict[str, Figures | str] = {}
     if not only_list:
-        usable = [spec for spec in specs if not problems[spec[0]]]
+        usable = [spec for spec in specs if not problems[_said(spec)]]
         rows = _measured(usable, {"name_or_path": model, "device_map": device, "dtype": dtype})
     if as_json:
         typer.echo(json.dumps(_data(problems, rows), indent=2))
@@ -147,7 +147,7 @@ def _table(
     for spec in specs:
         row = rows.get(_said(spec))
         cells = _cells(row) if isinstance(row, Figures) else [""] * len(heads)
-        why = "; ".join(problems[spec[0]]) or (row if isinstance(row, str) else "yes")
+        why = "; ".join(problems[_said(spec)]) or (row if isinstance(row, str) else "yes")
         table.add_row(_said(spec), *cells, Text(why, style="" if why == "yes" else "red"))
     return table
 

@@ -1,6 +1,8 @@
 """The first layers of the target itself, with its head."""
 
 import copy
+import functools
+import types
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -11,6 +13,9 @@ from torch import nn
 from decodekit_strategies.drafters._autoregressive import decode_drafts
 
 __all__ = ["EarlyExit"]
+
+_BOUND = {"forward", "_old_forward"}
+"""What accelerate binds to a module that it puts a hook on."""
 
 
 @attrs.frozen
@@ -24,7 +29,8 @@ class EarlyExit(Drafter):
     Shape: one forward of the first layers a drafted token, for all rows at once; no second prompt, no second
         cache, no weights of its own.
     Law: reports q. The model stays as it is: the exit is a view of it.
-    Raises: ParameterError when the model has no such layer, or no list of layers.
+    Raises: ParameterError when the model has no such layer, no list of layers, or a
+        forward that was replaced (by anything but accelerate's hooks).
     """
 
     NAME: ClassVar[str] = "early_exit"
@@ -52,7 +58,7 @@ def first_layers(model: Any, count: int) -> Any:
     """A view of the model that ends after ``count`` layers; it shares every parameter and changes none.
 
     Raises:
-        ParameterError: there are not so many, or no list of them.
+        ParameterError: there are not so many, or no list of them, or a forward was replaced.
     """
     if model.config.is_encoder_decoder:
         message = f"early exit takes decoder-only models, and {type(model).__name__} has an encoder"
@@ -90,4 +96,23 @@ def _replaced(module: Any, old: Any, new: Any) -> Any:
 def _copy(module: Any, **children: Any) -> Any:
     view = copy.copy(module)
     view._modules = {**module._modules, **children}
+    for name in _BOUND & vars(module).keys():
+        setattr(view, name, _rebound(vars(module)[name], module, view))
     return view
+
+
+def _rebound(forward: Any, old: Any, new: Any) -> Any:
+    """The forward of one module as that of another.
+
+    Raises:
+        ParameterError: nobody knows how, as the module's forward was replaced by something else.
+    """
+    if isinstance(forward, types.MethodType) and forward.__self__ is old:
+        return types.MethodType(forward.__func__, new)
+    if isinstance(forward, functools.partial) and forward.args == (old,):
+        return functools.update_wrapper(functools.partial(forward.func, new), type(new).forward)
+    message = (
+        f"early exit takes no model whose forward was replaced, as that of this {type(old).__name__} was, "
+        "since it would run all layers: take another drafter, or the model as it was loaded"
+    )
+    raise ParameterError(message)

@@ -1,8 +1,10 @@
 """A quantized copy of the target."""
 
+import contextlib
+import copy
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -19,6 +21,7 @@ from decodekit import (
     param,
     resolve,
 )
+from transformers.utils import logging
 
 from decodekit_strategies.drafters._autoregressive import decode_drafts
 
@@ -82,7 +85,31 @@ def _quantized(model: Any, backend: QuantBackend) -> Any:
         )
         raise ParameterError(message)
     backend.check(model.device)
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
-        model.save_pretrained(folder)
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), _without_bars():
+        with _own_config(model):
+            model.save_pretrained(folder)
         keywords = {"dtype": model.dtype, **backend.load_kwargs(model.dtype, model.device)}
         return backend.convert(type(model).from_pretrained(folder, **keywords)).to(model.device).eval()
+
+
+@contextlib.contextmanager
+def _own_config(model: Any) -> Iterator[None]:
+    """Saving writes architectures and dtype into the config: it gets a copy of it."""
+    config = model.config
+    model.config = copy.deepcopy(config)
+    try:
+        yield
+    finally:
+        model.config = config
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """No progress bars of transformers, which would be about files that nobody asked for."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -57,6 +57,24 @@ def test_options_of_a_backend_make_rows_of_their_own(run, here, tiny_folder):
     assert "agreement" in table
 
 
+def test_each_spec_of_a_backend_has_its_own_problems(run, here, tiny_folder, monkeypatch):
+    from decodekit_quant_backends.bnb_nf4 import BnbNf4
+
+    monkeypatch.setattr(BnbNf4, "problems", lambda self, device: ["no second time"] * self.double_quant)
+    specs = ("bnb-nf4:double_quant=false", "bnb-nf4:double_quant=true")
+    arguments = [part for spec in specs for part in ("--backend", spec)]
+
+    listed = json.loads(run("quant", *arguments, "--list", "--json").stdout)
+    measured = json.loads(run("quant", "--model", str(tiny_folder), *arguments, "--json").stdout)
+    table = run("quant", *arguments, "--list").stdout
+
+    assert listed == {specs[0]: {"problems": []}, specs[1]: {"problems": ["no second time"]}}
+    assert measured.keys() == listed.keys()
+    assert measured[specs[0]]["perplexity"] > 1
+    assert measured[specs[1]] == listed[specs[1]]
+    assert table.count("no second time") == 1
+
+
 @pytest.mark.parametrize("name", ["picture.png", "picture.svg"])
 def test_the_plot_is_a_file(run, here, tiny_folder, tmp_path, name):
     result = run("quant", "--model", str(tiny_folder), "--backend", "none", "--plot", str(tmp_path / name))

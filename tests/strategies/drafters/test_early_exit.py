@@ -2,6 +2,7 @@
 
 import copy
 
+import accelerate
 import decodekit as dk
 import pytest
 import torch
@@ -88,6 +89,30 @@ def test_the_model_is_as_it_was_also_after_an_error():
 def test_a_model_without_layers_is_refused():
     with pytest.raises(dk.ParameterError, match="MarkovModel shows none"):
         run(MarkovModel.random(7, eos_token_id=2), assistant_early_exit=1)
+
+
+def test_a_model_with_accelerates_hooks_drafts_as_without():
+    model = tiny_llama(7, seed=3)
+    arguments = {"strategy": "assisted", "assistant_early_exit": 1, "adaptive": False}
+    expected = run(model, **arguments)
+    accelerate.dispatch_model(model, {"": "cpu"}, force_hooks=True)
+    calls = []
+    model.model.layers[1].register_forward_hook(lambda *_: calls.append(1))
+    first_layers(model, 1)(torch.tensor([[1, 2, 3]]))
+    assert not calls
+    output = run(model, **arguments)
+    assert torch.equal(output.sequences, expected.sequences)
+    assert (output.stats.drafted, output.stats.accepted) == (expected.stats.drafted, expected.stats.accepted)
+
+
+@pytest.mark.parametrize("part", ["decoder", "model"])
+def test_a_forward_that_was_replaced_is_refused(part):
+    model = tiny_llama(7, seed=3)
+    changed = model.model if part == "decoder" else model
+    forward = changed.forward
+    changed.forward = lambda *args, **keywords: forward(*args, **keywords)
+    with pytest.raises(dk.ParameterError, match=f"as that of this {type(changed).__name__} was"):
+        run(model, assistant_early_exit=1)
 
 
 def test_the_kit(profile):

@@ -1,5 +1,7 @@
 """A quantized self: a copy in fewer bits drafts, made once for a model."""
 
+import copy
+
 import decodekit as dk
 import pytest
 import torch
@@ -7,6 +9,7 @@ from decodekit.testing import check_drafter
 from decodekit.testing.models import tiny_llama
 from decodekit_strategies.drafters.quantized import Quantized
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 INPUTS = {"input_ids": torch.tensor([[1, 3, 1], [4, 5, 6]]), "attention_mask": torch.ones(2, 3).long()}
 
@@ -32,6 +35,22 @@ def test_an_exact_copy_is_always_right_and_is_made_once():
     assert changed.stats.accepted < changed.stats.drafted
     assert torch.equal(changed.sequences, run(model).sequences)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_making_the_copy_leaves_no_trace(shown, capfd):
+    was = logging.is_progress_bar_enabled()
+    (logging.enable_progress_bar if shown else logging.disable_progress_bar)()
+    try:
+        model = tiny_llama(7, seed=3, dtype=torch.float32, eos_token_id=None)
+        before = copy.deepcopy((vars(model.config), vars(model.generation_config)))
+        capfd.readouterr()
+        drafted(model, "none")
+        assert capfd.readouterr() == ("", "")
+        assert (vars(model.config), vars(model.generation_config)) == before
+        assert logging.is_progress_bar_enabled() == shown
+    finally:
+        (logging.enable_progress_bar if was else logging.disable_progress_bar)()
 
 
 def test_four_bits_draft_for_thirty_two(tiny_folder):
