@@ -217,7 +217,8 @@ def through_own_generate(model: Any, arguments: Mapping[str, Any], ours: Mapping
     given = {name: value for name, value in arguments.items() if value is not None}
     inside = _set(_inside, (*_inside.get(), scope))
     with _replaced(), inside, _ended_once(given), _decoding_kept(model, given.get("assistant_model")):
-        result = type(model).generate(model, **given)
+        first = [given.pop("inputs")] if "inputs" in given else []  # Whisper has another name for it
+        result = type(model).generate(model, *first, **given)
     if scope.defaults and not scope.calls:
         message = (
             f"{type(model).__name__}.generate decodes in a loop of its own, in which "

@@ -159,6 +159,7 @@ def _read_inputs(
         )
         raise ParameterError(message)
     main, name, model_kwargs = hooks.main_input(model, inputs, config, model_kwargs)
+    model_kwargs.pop("labels", None)  # of a batch for training; nothing is generated from them
     if not isinstance(main, Tensor) or not main.dim() or not len(main):
         message = (
             f"{name} is {_shape(main)}: it must be a tensor with at least one row; give at least one prompt"

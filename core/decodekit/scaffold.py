@@ -1,5 +1,6 @@
 """A new plugin package: the files of one that works, with the author's name in them."""
 
+import keyword
 import re
 from collections.abc import Iterator
 from importlib import resources
@@ -97,7 +98,7 @@ def plugin_files(kind: str, name: str) -> Iterator[tuple[str, str]]:
         known = ", ".join(NEW_KINDS)
         message = f"kind={kind!r} is not allowed: it must be one of {known}.{nearest(kind, NEW_KINDS)}"
         raise ParameterError(message)
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or keyword.iskeyword(name):
         message = (
             f"name={name!r} is not allowed: it must be made of lower-case words and digits, with '_' "
             "(or '-') between them, e.g. soft_cap"

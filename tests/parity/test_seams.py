@@ -102,3 +102,16 @@ def test_other_threads_do_not_meet_a_model_inside_its_own_generate():
     own = Own(tiny_llama(32).config)
     dk.generate(own, ids, strategy=("beam", {"num_beams": 2}), max_new_tokens=3)
     assert torch.equal(found[0], GenerationMixin.generate(own, ids, **short))
+
+
+def test_labels_of_a_training_batch_are_left_alone():
+    assert torch.equal(
+        dk.generate(MODEL, IDS, labels=IDS, max_new_tokens=4), MODEL.generate(IDS, max_new_tokens=4)
+    )
+
+
+def test_the_first_argument_of_a_model_that_wraps_generate_is_its_own():
+    model, features = model_of("whisper"), inputs_of("whisper")["input_features"]
+    assert torch.equal(
+        dk.generate(model, features, max_new_tokens=4), model.generate(features, max_new_tokens=4)
+    )
