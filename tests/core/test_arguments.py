@@ -17,7 +17,7 @@ from decodekit.arguments import check_values
             "decoder_start_token_id": torch.tensor([1]),
         },
         {"stop_strings": ["a", "b"], "do_sample": False, "max_length": None},
-        {"something_else": object()},
+        {"something_else": {"of": "anybody"}},
     ],
     ids=str,
 )

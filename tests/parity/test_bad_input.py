@@ -259,7 +259,7 @@ def test_what_is_warned_of_is_warned_of_here_too(name):
 @pytest.mark.parametrize(
     "arguments",
     [{"max_new_token": None}, {"input_ids": LEFT_OUT}, {"eos_token_id": []}, {"eos_token_id": 99}],
-    ids=str,
+    ids=["misspelt None", "no ids", "no EOS", "EOS beyond the vocabulary"],
 )
 def test_what_both_take(arguments):
     assert_accepted(Case(arguments=arguments, theirs=ACCEPTS))
