@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from decodekit.distribution import Distribution
 from decodekit.drafter import Draft, Drafter, Pick
-from decodekit.errors import ParameterError
-from decodekit.params import build, param, params_of
+from decodekit.params import param
 from decodekit.processor import CallContext
 from decodekit.randomness import Purpose
 from decodekit.strategy import Capability, Strategy, StrategyLaws
@@ -138,20 +137,7 @@ class DrafterSubject:
 
     def drafters(self) -> st.SearchStrategy[Drafter]:
         """Instances with parameters from the examples or the declared ranges."""
-        if self.fixed is not None:
-            return st.just(self.fixed)
-        if self.examples:
-            return st.sampled_from(self.examples).map(lambda values: build(self.cls, values))
-        infos = params_of(self.cls)
-        values = {name: generators.parameter_values(info) for name, info in infos.items()}
-        unknown = [name for name, drawn in values.items() if drawn is None]
-        if unknown:
-            message = (
-                f"{self.name} needs values of {unknown[0]}, which has no range: "
-                f"pass an instance, or examples=[{{{unknown[0]!r}: ...}}]"
-            )
-            raise ParameterError(message)
-        return st.fixed_dictionaries(values).map(lambda drawn: self.cls(**drawn))  # type: ignore[arg-type]  # none is None
+        return generators.instances(self.cls, self.name, self.fixed, self.examples)
 
     def cases(self, *, copies: int | None = None, ends: bool = True) -> st.SearchStrategy[Case]:
         """Calls with ragged prompts; ``copies`` rows a prompt, or some."""

@@ -4,20 +4,23 @@ Each draws a few small things (a size, a seed, flags), so that examples are quic
 shrink; the many numbers of a tensor come from the seed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from decodekit.errors import ParameterError
 from decodekit.history import History
-from decodekit.params import Interval, ParamInfo
+from decodekit.params import Interval, ParamInfo, build, params_of
 from decodekit.processor import CallContext
 
 __all__ = [
     "EXACT",
     "contexts",
     "histories",
+    "instances",
     "logit_rows",
     "logits",
     "pad_left",
@@ -28,6 +31,7 @@ __all__ = [
     "vocab_sizes",
 ]
 
+Plugin = TypeVar("Plugin")
 LARGEST = 65_504.0
 """The largest number of float16."""
 _SCALES = (1.0, 3.0, 0.01, 30.0, 1e4)
@@ -159,6 +163,35 @@ def parameter_values(info: ParamInfo) -> st.SearchStrategy[object] | None:
     if info.range is None:
         return None if info.required else st.just(info.default)
     return _integers(info.range) if info.type_name == "int" else _floats(info.range)
+
+
+def instances(
+    cls: type[Plugin], name: str, fixed: Plugin | None, examples: Sequence[Mapping[str, Any]]
+) -> st.SearchStrategy[Plugin]:
+    """Instances of a plugin's class: the given one, or with parameters from the examples or their ranges.
+
+    Args:
+        cls: the class.
+        name: what the error calls it.
+        fixed: the only instance, when there is one.
+        examples: parameter values to choose from.
+
+    Raises:
+        ParameterError: a parameter has neither a default nor a range, and there are no examples.
+    """
+    if fixed is not None:
+        return st.just(fixed)
+    if examples:
+        return st.sampled_from(examples).map(lambda values: build(cls, values))
+    values = {key: parameter_values(info) for key, info in params_of(cls).items()}
+    unknown = [key for key, drawn in values.items() if drawn is None]
+    if unknown:
+        message = (
+            f"{name} needs values of {unknown[0]}, which has no range: "
+            f"pass examples=[{{{unknown[0]!r}: ...}}], or an instance"
+        )
+        raise ParameterError(message)
+    return st.fixed_dictionaries(values).map(lambda drawn: cls(**drawn))  # type: ignore[arg-type]  # none is None
 
 
 def _integers(interval: Interval) -> st.SearchStrategy[int]:

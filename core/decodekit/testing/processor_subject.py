@@ -10,7 +10,7 @@ from torch import Tensor
 
 from decodekit.errors import ParameterError
 from decodekit.history import History
-from decodekit.params import build, params_of
+from decodekit.params import params_of
 from decodekit.processor import CallContext, Processor, StatefulProcessor
 from decodekit.testing import generators
 from decodekit.testing.violation import BrokenPromiseError
@@ -170,12 +170,7 @@ class ProcessorSubject:
 
     def processors(self) -> st.SearchStrategy[Processor]:
         """Instances with parameters from the examples or the declared ranges."""
-        if self.fixed is not None:
-            return st.just(self.fixed)
-        if self.examples:
-            return st.sampled_from(self.examples).map(lambda values: build(self.cls, values))
-        values = {name: self.values_of(name) for name in params_of(self.cls)}
-        return st.fixed_dictionaries(values).map(lambda drawn: self.cls(**drawn))
+        return generators.instances(self.cls, self.name, self.fixed, self.examples)
 
     def values_of(self, name: str) -> st.SearchStrategy[Any]:
         """Values of one parameter."""

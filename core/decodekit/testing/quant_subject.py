@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers.utils import logging
 
-from decodekit.errors import ParameterError
 from decodekit.load import load
-from decodekit.params import build, params_of
+from decodekit.params import params_of
 from decodekit.quant_backend import QuantBackend
 from decodekit.strategy import Strategy
 from decodekit.testing import generators
@@ -52,21 +51,9 @@ class QuantSubject:
 
     def backends(self) -> st.SearchStrategy[QuantBackend]:
         """Instances with options from the examples or the declared ranges; the plain one comes first."""
-        if self.fixed is not None:
-            return st.just(self.fixed)
-        if self.examples:
-            return st.sampled_from(self.examples).map(lambda values: build(self.cls, values))
-        infos = params_of(self.cls)
-        values = {name: generators.parameter_values(info) for name, info in infos.items()}
-        unknown = [name for name, drawn in values.items() if drawn is None]
-        if unknown:
-            message = (
-                f"{self.name} needs values of {unknown[0]}, which has no range: "
-                f"pass examples=[{{{unknown[0]!r}: ...}}]"
-            )
-            raise ParameterError(message)
-        drawn = st.fixed_dictionaries(values).map(lambda chosen: self.cls(**chosen))  # type: ignore[arg-type]  # none is None
-        if any(info.required for info in infos.values()):
+        drawn = generators.instances(self.cls, self.name, self.fixed, self.examples)
+        given = self.fixed is not None or self.examples
+        if given or any(info.required for info in params_of(self.cls).values()):
             return drawn
         return st.just(self.cls()) | drawn
 

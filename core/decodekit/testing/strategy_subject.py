@@ -7,8 +7,6 @@ from typing import Any
 import attrs
 from hypothesis import strategies as st
 
-from decodekit.errors import ParameterError
-from decodekit.params import build, params_of
 from decodekit.strategy import Strategy
 from decodekit.testing import generators
 from decodekit.testing.strategy_case import Case
@@ -51,20 +49,7 @@ class StrategySubject:
 
     def strategies(self) -> st.SearchStrategy[Strategy]:
         """Instances with parameters from the examples or the declared ranges."""
-        if self.fixed is not None:
-            return st.just(self.fixed)
-        if self.examples:
-            return st.sampled_from(self.examples).map(lambda values: build(self.cls, values))
-        infos = params_of(self.cls)
-        values = {name: generators.parameter_values(info) for name, info in infos.items()}
-        unknown = [name for name, drawn in values.items() if drawn is None]
-        if unknown:
-            message = (
-                f"{self.name} needs values of {unknown[0]}, which has no range: "
-                f"pass examples=[{{{unknown[0]!r}: ...}}]"
-            )
-            raise ParameterError(message)
-        return st.fixed_dictionaries(values).map(lambda drawn: self.cls(**drawn))  # type: ignore[arg-type]  # none is None
+        return generators.instances(self.cls, self.name, self.fixed, self.examples)
 
     def cases(
         self,
