@@ -21,6 +21,7 @@ from decodekit import (
 
 from decodekit_strategies._drafting import STRETCH, Drafting, chosen_drafter
 from decodekit_strategies._verification import RULES, choose
+from decodekit_strategies._walk import Walk, certain, probabilities_of
 
 __all__ = ["Assisted"]
 
@@ -187,7 +188,7 @@ class Assisted(Strategy):
 
     def _agree(self, batch: Batch, draft: Draft) -> tuple[list[list[int]], Distribution]:
         """Go along the drafts as far as they are what plain decoding takes; nothing else is computed."""
-        walk = _Walk(batch, draft)
+        walk = Walk(batch, draft)
         blocks: list[list[int]] = [[] for _ in batch.rows]
         going = [True] * len(batch.rows)
         while any(going):
@@ -210,7 +211,7 @@ class Assisted(Strategy):
         drafts = torch.tensor([block + [0] * (longest - len(block)) for block in tokens])
         drafts = drafts.view(len(tokens), longest).long()
         greedy = torch.tensor([row.greedy for row in batch.rows])
-        q = _probabilities_of(draft, drafts, counts, greedy, p.scores.shape[-1])
+        q = probabilities_of(draft, drafts, counts, greedy, p.scores.shape[-1])
         rule = RULES[self.rule]
         options = {
             "epsilon": self.typical_epsilon,
@@ -218,7 +219,7 @@ class Assisted(Strategy):
             "weight": self.assistant_ensemble_weight,
         }
         verdict = rule.verdict(
-            _certain(p.scores.double().cpu().view(len(tokens), longest + 1, -1), greedy),
+            certain(p.scores.double().cpu().view(len(tokens), longest + 1, -1), greedy),
             q,
             drafts,
             counts,
@@ -236,7 +237,7 @@ class Assisted(Strategy):
         What stands behind an impossible token or the end of the text is never used, and a processor may
         not be asked about it.
         """
-        walk = _Walk(batch, draft)
+        walk = Walk(batch, draft)
         for column in range(1 + max(map(len, draft.tokens))):
             p = walk.next()
             for row, block in enumerate(draft.tokens):
@@ -244,60 +245,3 @@ class Assisted(Strategy):
                     possible = float(p.scores[row, block[column]]) > -torch.inf
                     walk.go_on(row, possible and block[column] not in batch.stops.eos_token_ids)
         return walk.distribution()
-
-
-class _Walk:
-    """The target's distributions along the drafts, one column after another; rows may stand still.
-
-    Attributes:
-        kept: for each row the part of its draft that it has gone along.
-    """
-
-    def __init__(self, batch: Batch, draft: Draft) -> None:
-        self._batch = batch
-        self._draft = draft.tokens
-        self._logits = batch.logits(draft.tokens)
-        self._guided = batch.guide(self._logits, draft.tokens)
-        self._places = torch.arange(len(batch.rows), device=self._logits.device)
-        self._columns: list[Distribution] = []
-        self.kept: list[list[int]] = [[] for _ in batch.rows]
-
-    def next(self) -> Distribution:
-        """The distribution [B, V] of what follows each row's `kept`."""
-        index = torch.tensor([len(tokens) for tokens in self.kept], device=self._logits.device)
-        after = self._columns[-1] if self._columns else None
-        p = self._batch.dist(self._guided[self._places, index], self.kept, after=after, session="guided")
-        self._columns.append(attrs.evolve(p, logits=self._logits[self._places, index]))
-        return p
-
-    def drafted(self, row: int) -> int | None:
-        """The row's next drafted token."""
-        place = len(self.kept[row])
-        return self._draft[row][place] if place < len(self._draft[row]) else None
-
-    def go_on(self, row: int, goes: bool) -> None:
-        """Take the row along its next drafted token, if it goes."""
-        self.kept[row] += [self._draft[row][len(self.kept[row])]] if goes else []
-
-    def distribution(self) -> Distribution:
-        """All columns, [B, n, V]."""
-        return Distribution.stack(self._columns)
-
-
-def _certain(scores: torch.Tensor, greedy: torch.Tensor) -> torch.Tensor:
-    """Probabilities [B, n, V]; rows at temperature 0 give all to the most probable token."""
-    sharp = torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores)
-    return torch.where(greedy[:, None, None], sharp, scores.softmax(-1))
-
-
-def _probabilities_of(
-    draft: Draft, drafts: torch.Tensor, counts: torch.Tensor, greedy: torch.Tensor, vocab_size: int
-) -> torch.Tensor:
-    """What the drafted tokens were drawn from, float64 [B, K, V]; 0 behind the end of a draft."""
-    longest = drafts.shape[1]
-    if draft.q and longest:
-        scores = torch.stack([column.scores.double().cpu() for column in draft.q[:longest]], dim=1)
-        q = _certain(scores, greedy)
-    else:
-        q = torch.nn.functional.one_hot(drafts, vocab_size).double()
-    return q.masked_fill((torch.arange(longest) >= counts[:, None])[:, :, None], 0.0)
