@@ -58,3 +58,10 @@ def test_the_model_is_smaller(tiny_folder):
 def test_a_wrong_option_is_named(tiny_folder):
     with pytest.raises(ParameterError, match="Did you mean 'storage_dtype'"):
         load(tiny_folder, quant="bnb-fp4", storage_type="uint8")
+
+
+@pytest.mark.cuda
+def test_it_runs_on_a_gpu(tiny_folder, cuda, distance):
+    model, _ = load(tiny_folder, quant="bnb-fp4", device_map={"": cuda})
+
+    assert distance(model) < 0.5

@@ -71,3 +71,10 @@ def test_the_message_of_each_layer_is_not_shown(tiny_folder, logits_of, caplog):
 def test_a_wrong_option_is_named_with_what_is_right(tiny_folder, options, message):
     with pytest.raises(ParameterError, match=message):
         load(tiny_folder, quant="bnb-int8", **options)
+
+
+@pytest.mark.cuda
+def test_it_runs_on_a_gpu(tiny_folder, cuda, distance):
+    model, _ = load(tiny_folder, quant="bnb-int8", device_map={"": cuda})
+
+    assert distance(model) < 0.06

@@ -168,3 +168,10 @@ def test_greedy_is_assisted_and_the_same_as_in_transformers():
     theirs = model.generate(**inputs, **common, do_sample=False)
 
     assert greedy.tolist() == assisted.tolist() == theirs.tolist()
+
+
+@pytest.mark.cuda
+def test_it_runs_on_a_gpu(tiny_folder, cuda, distance):
+    model, _ = load(tiny_folder, quant="bnb-nf4", device_map={"": cuda})
+
+    assert distance(model) < 0.4
