@@ -35,7 +35,7 @@ from decodekit.session import Session
 from decodekit.sessions import draft_inputs, negative_prompts, open_guidance, open_target
 from decodekit.stopping import StopRules
 from decodekit.strategy import Capability, Strategy
-from decodekit.transformers_hooks import heal_tokens, set_fields, synced_ranks
+from decodekit.transformers_hooks import check_model, heal_tokens, set_fields, synced_ranks
 from decodekit.wrapped import PrefixConstraint
 
 if TYPE_CHECKING:
@@ -161,6 +161,7 @@ def prepare(
 
     ``kwargs`` holds fields of the configuration, inputs of the model and parameters of the strategy.
     """
+    check_model(model)
     check_objects(options)
     values = dict(kwargs)
     per_row = per_row_values(values)

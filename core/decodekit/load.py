@@ -172,12 +172,17 @@ def device_of(device_map: Any) -> torch.device:
     if first is None or first in ("auto", "balanced", "balanced_low_0", "sequential"):
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(first)
+        device = torch.device(first)
     except (RuntimeError, TypeError) as error:
         message = (
             f"device_map={device_map!r} is not a device such as 'cpu' or 'cuda:0', 'auto', or a dict of them"
         )
         raise ParameterError(message) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        there = ["'cpu'", *(f"'cuda:{index}'" for index in range(torch.cuda.device_count()))]
+        message = f"device_map={device_map!r} is not there: this machine has {', '.join(there)}"
+        raise ParameterError(message)
+    return device
 
 
 def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:

@@ -80,7 +80,6 @@ def read_request(
         UnsupportedArgumentError: the model decodes in a loop of its own.
         ParameterError: an attention mask would have to be guessed, or has a wrong shape.
     """
-    hooks.check_model(model)
     nothing = kwargs.get("max_new_tokens") == 0
     if nothing:
         kwargs = {**kwargs, "max_new_tokens": 1}  # transformers refuses 0, where the prompt is the answer

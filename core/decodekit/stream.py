@@ -11,6 +11,7 @@ from decodekit.custom_generate import strategy_of
 from decodekit.drop_in import has_own_generate
 from decodekit.errors import ParameterError, UnsupportedArgumentError
 from decodekit.outputs import AnyOutput
+from decodekit.transformers_hooks import check_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -98,6 +99,13 @@ def stream(
             "call decodekit.generate with streamer="
         )
         raise UnsupportedArgumentError(message)
+    check_model(model)
+    if not callable(getattr(tokenizer, "decode", None)):
+        message = (
+            f"tokenizer is a {type(tokenizer).__name__}: stream needs the model's tokenizer, as its second "
+            "argument: stream(model, tokenizer, prompt)"
+        )
+        raise ParameterError(message)
     custom, trusted = kwargs.pop("custom_generate", None), kwargs.pop("trust_remote_code", None)
     if custom is not None:
         strategy = strategy_of(custom, strategy=strategy, trust_remote_code=trusted)

@@ -37,6 +37,9 @@ __all__ = [
 
 def check_model(model: "PreTrainedModel") -> None:
     """Raise `UnsupportedArgumentError` for a model whose loop is no loop over tokens."""
+    if isinstance(model, str):
+        message = f"model={model!r} is a text: load it first, model, tokenizer = decodekit.load({model!r})"
+        raise ParameterError(message)
     if not isinstance(model, GenerationMixin):
         message = (
             f"{type(model).__name__} has no language model's head and can't generate: load it with "

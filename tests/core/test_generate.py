@@ -318,3 +318,8 @@ def test_a_deadline_ends_the_call():
     output = call(max_time=0.0, max_new_tokens=500, eos_token_id=None, return_dict_in_generate=True)
     assert output.finish_reasons == ("time", "time")
     assert output.sequences.shape[1] == 5
+
+
+def test_a_models_name_is_no_model():
+    with pytest.raises(dk.ParameterError, match=r"model='gpt2' is a text: load it first.*decodekit.load"):
+        dk.generate("gpt2", IDS)

@@ -236,3 +236,9 @@ def test_bytes_count_buffers_and_what_hangs_on_quantized_weights():
     module.weight.owner = module  # as bitsandbytes does; must not be followed
 
     assert model_bytes(module) == 4 * 4 + 5 * 8 + 3 * 4
+
+
+def test_a_device_that_is_not_there_is_named_with_those_that_are(tiny_folder):
+    missing = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(ParameterError, match=f"device_map='{missing}' is not there: this machine has 'cpu'"):
+        load(tiny_folder, device_map=missing)

@@ -168,3 +168,11 @@ BYTES = {}
 @pytest.fixture(autouse=True, scope="module")
 def _bytes(tokenizer):
     BYTES["tokenizer"] = tokenizer
+
+
+def test_a_tokenizer_is_asked_for_at_once(model, tokenizer):
+    for wrong in (None, model):
+        with pytest.raises(dk.ParameterError, match="stream needs the model's tokenizer"):
+            dk.stream(model, wrong, torch.tensor([5]))
+    with pytest.raises(dk.ParameterError, match="has no language model's head"):
+        dk.stream(tokenizer, tokenizer, torch.tensor([5]))
