@@ -23,6 +23,7 @@ from transformers.cache_utils import (
 
 from decodekit import quantized_cache
 from decodekit.errors import CapabilityError, ParameterError
+from decodekit.growing import GrowingLayer
 from decodekit.history import shift_right
 from decodekit.model_inputs import ModelInputs
 
@@ -60,7 +61,7 @@ def new_cache(model: "PreTrainedModel", kind: str, capacity: int | None) -> Cach
 
     Args:
         model: of transformers.
-        kind: one of `KINDS`, or "none".
+        kind: one of `KINDS`, "none", or "growing": with room behind the tokens, and no windows.
         capacity: the most slots of a static one.
 
     Raises:
@@ -71,6 +72,9 @@ def new_cache(model: "PreTrainedModel", kind: str, capacity: int | None) -> Cach
     config = model.config.get_text_config(decoder=True)
     if kind in ("dynamic", "offloaded"):
         cache = DynamicCache(config=config, offloading=kind == "offloaded")
+    elif kind == "growing":
+        cache = DynamicCache(config=config)
+        cache.layers = [GrowingLayer() for _ in cache.layers]
     elif kind in KINDS and capacity is not None:
         cache = StaticCache(config=config, max_cache_len=capacity, offloading=kind == "offloaded_static")
     else:
@@ -113,7 +117,7 @@ def is_recurrent(cache: Cache | None) -> bool:
 
 def can_roll_back(cache: Cache) -> bool:
     """Whether every layer can take tokens back, another number in each row."""
-    kinds = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, DummyLayer)
+    kinds = (DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer, StaticLayer, DummyLayer)
     return all(type(layer) in kinds or quantized_cache.by_slot(layer) for layer in _own(cache))
 
 

@@ -60,6 +60,7 @@ class Options:
     negative_prompt_ids: Any = None
     negative_prompt_attention_mask: Any = None
     synced_gpus: bool | None = None
+    compile: bool | None = None
     keep_logprobs: bool = False
 
 
@@ -360,7 +361,9 @@ def _batch(
 ) -> Batch:
     returns = request.config.num_return_sequences or 1
     copies = strategy.rows_per_prompt(returns)
-    session = open_target(model, request, strategy, keep, len(rows) * copies)
+    session = open_target(
+        model, request, strategy, keep, len(rows) * copies, compiled=options.compile
+    )
     further = {
         name: draft_inputs(strategy, name, other, model, request, len(rows) * copies)
         for name, other in strategy.models.items()

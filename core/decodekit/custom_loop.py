@@ -235,6 +235,7 @@ _OURS = {
     "processors": "it gets transformers' logits_processor: pass "
     "logits_processor=[decodekit.adapters.to_transformers(processor)]",
     "seed": "it draws as it likes: call torch.manual_seed before",
+    "compile": "it runs the model as it is",
 }
 
 

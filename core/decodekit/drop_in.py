@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["bypassed", "drop_in", "has_own_generate", "through_own_generate"]
 
 _THEIRS = GenerationMixin.generate
-_OURS = ("strategy", "processors", "seed", "tokenizer")
+_OURS = ("strategy", "processors", "seed", "tokenizer", "compile")
 
 
 @attrs.define(eq=False)

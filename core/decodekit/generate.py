@@ -39,6 +39,7 @@ def generate(
     processors: Any = None,
     seed: int | Sequence[int] | None = None,
     tokenizer: Any = None,
+    compile: bool | None = None,  # noqa: A002 - what torch and transformers call it
     **kwargs: Any,
 ) -> Tensor | AnyOutput:
     """Decode text from a model of transformers, with parts that anyone can install.
@@ -78,6 +79,9 @@ def generate(
             batched with. A list has one a prompt. Left out, torch's global generator is consumed as
             transformers consumes it.
         tokenizer: needed by ``stop_strings`` and by some processors.
+        compile: run passes of a few tokens as compiled kernels (on a CPU, dense decoder-only models). The
+            first use compiles them, a quarter of a minute each, and keeps them on disk. Where it can't be,
+            a warning says why, and the model runs as it is. Left out, what `decodekit.load` was asked for.
         **kwargs: fields of the generation configuration, parameters of the strategy, and the model's inputs.
 
     Returns:
@@ -106,7 +110,7 @@ def generate(
         "negative_prompt_attention_mask": negative_prompt_attention_mask,
         "custom_generate": custom_generate,
     }
-    ours = {"strategy": strategy, "processors": processors, "seed": seed}
+    ours = {"strategy": strategy, "processors": processors, "seed": seed, "compile": compile}
     if has_own_generate(model):
         result: Tensor | AnyOutput = through_own_generate(
             model, {**named, "tokenizer": tokenizer, **kwargs}, ours
@@ -123,7 +127,7 @@ def run(
     Args:
         model: the model, as ``self``.
         named: transformers' own arguments by name.
-        ours: strategy, processors, seed, tokenizer.
+        ours: strategy, processors, seed, tokenizer, compile.
         kwargs: the further keywords.
     """
     check_streamer(named["streamer"])

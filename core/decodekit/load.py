@@ -1,6 +1,7 @@
 """Load a model and its tokenizer, through a quantization backend."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from decodekit.compiled import ask_for, compiled_step
 from decodekit.converted import verify
 from decodekit.default_model import default_model
 from decodekit.errors import DecodekitError, ModelNotFoundError, ParameterError, nearest
 from decodekit.gguf_file import converted_gguf, is_gguf
 from decodekit.hub import gguf_path, local_folder, only_local
+from decodekit.kernels import NotCompilableError
 from decodekit.memory import check_fits, is_out_of_memory, too_large
 from decodekit.prequantized import check_prequantized, own_configuration
 from decodekit.quant_backend import QuantBackend
@@ -22,6 +25,8 @@ from decodekit.registry import registry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    _Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 __all__ = ["device_of", "load", "model_bytes", "tensors_of"]
 
@@ -51,6 +56,7 @@ def load(
     dtype: str | torch.dtype = "auto",
     trust_remote_code: bool = False,
     revision: str | None = None,
+    compile: bool = False,  # noqa: A002 - what torch and transformers call it
     **options: Any,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Load a causal language model in eval mode, and its tokenizer.
@@ -66,6 +72,8 @@ def load(
             float32 for a GGUF file, whose values it holds exactly.
         trust_remote_code: allow code that comes with the model to run.
         revision: the branch, tag or commit of a hub id.
+        compile: run the model's passes of a few tokens as compiled kernels, in every call of `generate`
+            that does not say otherwise; those for one prompt are compiled now, if they are not on disk.
         **options: options of the backend, e.g. ``double_quant=True``.
 
     Raises:
@@ -90,19 +98,33 @@ def load(
         if not Path(name).is_dir():
             keywords["local_files_only"] = only_local(name, "config.json", revision)
         try:
-            return _load(name, backend, device, device_map, dtype, keywords)
+            return _compiled(_load(name, backend, device, device_map, dtype, keywords), compile)
         except DecodekitError:
             raise
         except (OSError, ValueError, ImportError, SafetensorError) as error:
             raise _explained(name, error) from error
     folder = default_model() if name_or_path is None else _converted(name_or_path, dtype, revision)
     try:
-        return _load(str(folder), backend, device, device_map, dtype, keywords)
+        return _compiled(_load(str(folder), backend, device, device_map, dtype, keywords), compile)
     except DecodekitError:
         raise
     except Exception:
         verify(folder, checksums=True)  # damage is the likeliest reason; if so, say that instead
         raise
+
+
+def _compiled(loaded: "_Loaded", asked: bool) -> "_Loaded":
+    """Compile the kernels for one prompt, and remember that they were asked for."""
+    if not asked:
+        return loaded
+    model = loaded[0]
+    try:
+        compiled_step(model).prepare(model, 1)
+    except NotCompilableError as error:
+        warnings.warn(f"compile=True has no effect on {type(model).__name__}: {error}", stacklevel=3)
+    else:
+        ask_for(model)
+    return loaded
 
 
 def _converted(name_or_path: str | os.PathLike[str], dtype: str | torch.dtype, revision: str | None) -> Path:

@@ -23,12 +23,13 @@ from transformers.cache_utils import Cache
 
 from decodekit import caches
 from decodekit.caches import RowCache
+from decodekit.compiled import CompiledStep
 from decodekit.errors import CapabilityError
 from decodekit.forward import Forward
 from decodekit.history import shift_right
 from decodekit.model_inputs import ONCE, InputNames, ModelInputs
 from decodekit.strategy import Capability
-from decodekit.transformers_hooks import carry_on
+from decodekit.transformers_hooks import OneToken, carry_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,7 +48,7 @@ class Session:
         pads: how many slots on the left of each row are padding.
         forward_passes, tokens_fed: counters; padding is not counted.
         inputs: what the model is given beside tokens, for the rows as they stand.
-        compiled: in place of the model, for passes of one token.
+        compiled: in place of the model, for the passes that it takes; not those that feed a prompt.
         prompt: what the layers said at every column of the first pass, when that was asked for; its logits
             are empty.
         encoder_outputs: what the encoder said of every prompt, of an encoder-decoder model.
@@ -93,7 +94,7 @@ class Session:
         self._pack: Callable[[], None] = lambda: None
         self._chunk = chunk
         self._traced = traced
-        self.compiled: Callable[..., Any] | None = None
+        self.compiled: OneToken | CompiledStep | None = None
         self._tokens = torch.empty(0, 0, dtype=torch.long)  # only when there is no cache
         self.cache = caches.new_cache(model, cache, capacity) if isinstance(cache, str) else cache
         self._names = InputNames.of(model)
@@ -227,8 +228,9 @@ class Session:
             inputs["logits_to_keep"] = min(asked.keep, count)
         inputs |= {"output_hidden_states": True} if asked.hidden else {}
         inputs |= {"output_attentions": True} if asked.attentions else {}
-        run = self.compiled if self.compiled is not None and count == 1 and not prompt else self.model
-        output = run(**inputs, return_dict=True)
+        fast = self.compiled
+        fits = fast is not None and not prompt and fast.takes(len(tokens), count)
+        output = (fast if fast is not None and fits else self.model)(**inputs, return_dict=True)
         if self._names.updates:
             self._update(output)
         self.width += count

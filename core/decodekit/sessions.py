@@ -1,6 +1,7 @@
 """Opens the model sessions of a call: the target's, a negative prompt's, and those of further models."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,16 @@ from transformers import QuantizedCache
 from decodekit import caches
 from decodekit.caches import KINDS
 from decodekit.choice import check_needs, check_vocabulary
+from decodekit.compiled import CompiledStep, asked_for, compiled_step
 from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError, nearest
 from decodekit.guidance import Guidance
 from decodekit.keep import Keep
+from decodekit.kernels import NotCompilableError
 from decodekit.model_inputs import ModelInputs
 from decodekit.quantized_cache import new_quantized_cache
 from decodekit.request import Request
 from decodekit.session import Session
-from decodekit.strategy import Strategy
+from decodekit.strategy import Capability, Strategy
 from decodekit.transformers_hooks import compiled_call, takes_cache
 
 if TYPE_CHECKING:
@@ -29,7 +32,13 @@ __all__ = ["draft_inputs", "negative_prompts", "open_guidance", "open_target"]
 
 
 def open_target(
-    model: "PreTrainedModel", request: Request, strategy: Strategy, keep: Keep, rows: int
+    model: "PreTrainedModel",
+    request: Request,
+    strategy: Strategy,
+    keep: Keep,
+    rows: int,
+    *,
+    compiled: bool | None = None,
 ) -> Session:
     """The session that is decoded from.
 
@@ -39,6 +48,7 @@ def open_target(
         strategy: says how far it drafts, and what it needs.
         keep: what is kept.
         rows: rows of the batch.
+        compiled: whether to run it as a compiled step; left out, what `decodekit.load` was asked for.
 
     Raises:
         ParameterError: arguments about the cache that contradict each other.
@@ -46,6 +56,10 @@ def open_target(
     """
     config = request.config
     cache = _cache(model, request, strategy)
+    step = None
+    if asked_for(model) if compiled is None else compiled:
+        step = _step(model, request, strategy, keep, rows, cache)
+        cache = cache if step is None else "growing"
     capacity = max(map(len, request.contexts)) + request.max_new_tokens + strategy.lookahead
     _check_callers_cache(request, rows, capacity)
     _check_prompt_inputs(request, rows, cached=cache != "none")
@@ -61,9 +75,36 @@ def open_target(
         single=rows == 1,
         traced=keep.traces,
     )
-    session.compiled = compiled_call(model, config, session.cache)
+    session.compiled = step or compiled_call(model, config, session.cache)
     check_needs(strategy, session)
     return session
+
+
+def _step(
+    model: "PreTrainedModel", request: Request, strategy: Strategy, keep: Keep, rows: int, cache: Any
+) -> CompiledStep | None:
+    """The compiled step, ready for this call; None where there is none, and a warning says why."""
+    kind = cache if isinstance(cache, str) else type(cache).__name__
+    reasons = {
+        f"it needs a dynamic cache of its own, and this call has a {kind} one": kind != "dynamic",
+        "kernels give no hidden states or attentions": keep.attentions
+        or keep.hidden_states
+        or Capability.HIDDEN_STATES in strategy.needs,
+        "the model is given more than tokens": bool(request.model_inputs.given)
+        or bool(request.model_inputs.columns),
+    }
+    reason = next((reason for reason, found in reasons.items() if found), None)
+    if reason is None:
+        try:
+            step = compiled_step(model)
+            step.prepare(model, min(rows, step.most))
+        except NotCompilableError as error:
+            reason = str(error)
+        else:
+            return step
+    message = f"compile=True has no effect on {type(model).__name__}: {reason}"
+    warnings.warn(message, stacklevel=2)
+    return None
 
 
 def _cache(model: "PreTrainedModel", request: Request, strategy: Strategy) -> "str | Cache":

@@ -72,6 +72,7 @@ def stream(
     processors: Any = None,
     seed: int | Sequence[int] | None = None,
     skip_special_tokens: bool = True,
+    compile: bool | None = None,  # noqa: A002 - as in generate
     **kwargs: Any,
 ) -> Generator[Event, None, None]:
     """Decode, and say each token as soon as it is final.
@@ -84,7 +85,7 @@ def stream(
         tokenizer: the model's.
         prompt: a text, a list of texts, a chat (a list of messages, through the tokenizer's chat
             template), token ids int64 [T] or [B, T], or what the tokenizer returned.
-        strategy, processors, seed: as for `generate`.
+        strategy, processors, seed, compile: as for `generate`.
         skip_special_tokens: leave special tokens out of the texts.
         **kwargs: as for `generate`.
 
@@ -118,6 +119,7 @@ def stream(
         logits_processor=kwargs.pop("logits_processor", None) or (),
         stopping_criteria=kwargs.pop("stopping_criteria", None) or (),
         prefix_allowed_tokens_fn=kwargs.pop("prefix_allowed_tokens_fn", None),
+        compile=compile,
         keep_logprobs=True,
         **{name: kwargs.pop(name) for name in _OBJECTS if name in kwargs},
     )

@@ -1,9 +1,10 @@
 """transformers' own steps of ``generate``, where decodekit follows them: all private hooks that it uses."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
@@ -20,6 +21,7 @@ __all__ = [
     "check_model",
     "check_names",
     "checked_mode",
+    "OneToken",
     "compiled_call",
     "decoder_start",
     "encoded",
@@ -255,11 +257,26 @@ def heal_tokens(model: "PreTrainedModel", input_ids: Tensor, tokenizer: Any) -> 
     return healed
 
 
-def compiled_call(model: "PreTrainedModel", config: GenerationConfig, cache: Cache | None) -> Any:
+@attrs.frozen
+class OneToken:
+    """transformers' compiled forward, which is for passes of one token a row."""
+
+    run: Callable[..., Any]
+
+    def takes(self, batch: int, count: int) -> bool:
+        """Whether a pass over [B, n] tokens is for it."""
+        return count == 1
+
+    def __call__(self, **inputs: Any) -> Any:
+        """The model's output."""
+        return self.run(**inputs)
+
+
+def compiled_call(model: "PreTrainedModel", config: GenerationConfig, cache: Cache | None) -> OneToken | None:
     """The model's compiled forward pass where transformers would compile it; else None."""
     if not model._valid_auto_compile_criteria({"past_key_values": cache}, config):
         return None
-    return model.get_compiled_call(config.compile_config)
+    return OneToken(model.get_compiled_call(config.compile_config))
 
 
 def synced_ranks(model: "PreTrainedModel", synced_gpus: bool | None) -> bool:

@@ -1,0 +1,194 @@
+"""A compiled step: the passes of a few tokens through a twin of the model, whose layers are compiled kernels.
+
+The twin has the model's own modules and shares its weights; in the place of each decoder layer, and of the
+output layer, stands a kernel of `decodekit.kernels`, made from that very layer with its linear layers and
+its attention in the form of `decodekit.streamed`. Prompts go through the model itself.
+"""
+
+import copy
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import causal_mask_function, sdpa_mask
+
+from decodekit import streamed
+from decodekit.caches import new_cache
+from decodekit.kernels import NotCompilableError
+from decodekit.regions import MOST_TOKENS, Form, Region
+from decodekit.streamed import StreamedLinear, is_streamable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["CompiledStep", "ask_for", "asked_for", "compiled_step"]
+
+_NAME = "decodekit_streamed"
+
+
+def _mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    mask_function: Callable[..., Any] = causal_mask_function,
+    attention_mask: Tensor | None = None,
+    device: Any = "cpu",
+    **kwargs: Any,
+) -> Tensor:
+    """bool [B, 1, n, W]: never left out, and without arithmetic where one token sees all."""
+    if q_length == 1 and attention_mask is None and mask_function is causal_mask_function:
+        return torch.ones(batch_size, 1, 1, kv_length, dtype=torch.bool, device=device)
+    kwargs["allow_is_causal_skip"] = False
+    mask = sdpa_mask(
+        batch_size=batch_size,
+        q_length=q_length,
+        kv_length=kv_length,
+        mask_function=mask_function,
+        attention_mask=attention_mask,
+        device=device,
+        **kwargs,
+    )
+    assert mask is not None
+    return mask.expand(batch_size, -1, -1, -1).contiguous()
+
+
+AttentionInterface.register(_NAME, streamed.attention)
+AttentionMaskInterface.register(_NAME, _mask)
+
+
+_STEPS: "weakref.WeakKeyDictionary[PreTrainedModel, CompiledStep]" = weakref.WeakKeyDictionary()
+_ASKED: "weakref.WeakSet[PreTrainedModel]" = weakref.WeakSet()
+
+
+def ask_for(model: "PreTrainedModel") -> None:
+    """From now on the calls of a model run as a compiled step, if they do not say otherwise."""
+    _ASKED.add(model)
+
+
+def asked_for(model: "PreTrainedModel") -> bool:
+    """Whether `ask_for` was called for a model."""
+    return model in _ASKED
+
+
+def compiled_step(model: "PreTrainedModel") -> "CompiledStep":
+    """The compiled step of a model; made once, and kept as long as the model is.
+
+    Raises:
+        NotCompilableError: there is none for this model; the message says why.
+    """
+    step = _STEPS.get(model)
+    if step is None:
+        step = _STEPS[model] = CompiledStep(*_twin(model))
+    return step
+
+
+class CompiledStep:
+    """Runs passes of at most ``most`` tokens in the place of a model."""
+
+    most = MOST_TOKENS
+
+    def __init__(self, twin: "PreTrainedModel", forms: Sequence[Form]) -> None:
+        """Take a twin whose layers are compiled, and their forms."""
+        self._twin, self._forms = twin, forms
+
+    def takes(self, batch: int, count: int) -> bool:
+        """Whether a pass over [B, n] tokens is for it."""
+        return batch * count <= self.most
+
+    def __call__(self, **inputs: Any) -> Any:
+        """The model's output."""
+        try:
+            return self._twin(**inputs)
+        finally:
+            for form in self._forms:
+                form.forget()
+
+    def prepare(self, model: "PreTrainedModel", batch: int, count: int = 1) -> None:
+        """Compile what passes over [B, n] tokens need, where it is not on disk; say so on stderr.
+
+        Args:
+            model: the twin's.
+            batch: B.
+            count: n.
+
+        Raises:
+            NotCompilableError: it can't be compiled; the message says why.
+        """
+        cache = new_cache(model, "growing", None)
+        tokens = torch.zeros(batch, count, dtype=torch.long)
+        places = torch.arange(1, count + 1).expand(batch, -1)
+        with torch.no_grad():
+            model(input_ids=tokens[:, :1], past_key_values=cache, use_cache=True)
+            self(input_ids=tokens, position_ids=places, past_key_values=cache, use_cache=True)
+
+
+def _twin(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":
+    """A model of the same modules and weights, with kernels in the place of its layers."""
+    _check(model)
+    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    try:
+        twin: PreTrainedModel = copy.deepcopy(model, shared)
+    except Exception as error:
+        message = f"its modules can't be copied ({type(error).__name__}: {error})"
+        raise NotCompilableError(message) from error
+    twin.config._attn_implementation = _NAME
+    kind = type(model).__name__
+    forms: dict[str, Form] = {}
+    layers = _layers(twin)
+    for number, layer in enumerate(layers):
+        _stream_linears(layer)
+        form = Form(layer, model.config, f"the decoder layer of {kind}")
+        layers[number] = Region(layer, forms.setdefault(form.key, form), number)
+    head = twin.get_output_embeddings()
+    if head is not None and is_streamable(head):
+        streaming = StreamedLinear(head)
+        form = Form(streaming, model.config, f"the output layer of {kind}")
+        twin.set_output_embeddings(Region(streaming, forms.setdefault(form.key, form)))
+    return twin, list(forms.values())
+
+
+def _check(model: "PreTrainedModel") -> None:
+    """Refuse by name what is known not to work."""
+    reasons = {
+        "it is an encoder-decoder model": model.config.is_encoder_decoder,
+        f"it is on {model.device}, and the step is for the CPU": model.device.type != "cpu",
+        "its parts are on several devices": len(set(getattr(model, "hf_device_map", {}).values())) > 1,
+        "its attention can't be replaced": not model._supports_attention_backend,
+        "it is in training mode": model.training,
+    }
+    for reason, found in reasons.items():
+        if found:
+            raise NotCompilableError(reason)
+    for name, module in model.get_decoder().named_modules():
+        linear = isinstance(module, nn.Linear) or hasattr(module, "in_features")
+        if linear and not is_streamable(module):
+            kind = type(getattr(module, "weight", module)).__name__
+            message = f"{name} is a {type(module).__name__} with a {kind}, which is not read as a plain weight"
+            raise NotCompilableError(message)
+    for name, parameter in model.get_decoder().named_parameters():
+        if parameter.dim() > 2:
+            message = f"{name} has {parameter.dim()} dimensions, as experts and convolutions have"
+            raise NotCompilableError(message)
+
+
+def _layers(twin: "PreTrainedModel") -> nn.ModuleList:
+    count = twin.config.get_text_config(decoder=True).num_hidden_layers
+    lists = [
+        module
+        for module in twin.get_decoder().children()
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    if len(lists) != 1:
+        message = f"its {count} decoder layers are not found in one list"
+        raise NotCompilableError(message)
+    return lists[0]
+
+
+def _stream_linears(layer: nn.Module) -> None:
+    for module in list(layer.modules()):
+        for name, child in list(module.named_children()):
+            if is_streamable(child):
+                setattr(module, name, StreamedLinear(child))

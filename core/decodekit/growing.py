@@ -1,0 +1,110 @@
+"""A cache layer with room behind its tokens: a step writes into it, and copies nothing."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+__all__ = ["GrowingLayer"]
+
+_ROOM = 256
+
+
+class GrowingLayer(DynamicLayer):
+    """Keys and values [B, H, W, D] as the first columns of tensors that have more of them.
+
+    Whoever replaces ``keys`` or ``values`` (a selection, a rollback) need not know of the room: what is
+    not the beginning of it any more gets a new one, when the next tokens come.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._keys = self._values = torch.empty(0)
+        self._width = self._value_width = 0  # differ only while both are being replaced
+        super().__init__()
+
+    @property
+    def keys(self) -> Tensor | None:
+        """[B, H, W, D], all that is held."""
+        return self._keys[:, :, : self._width] if self.is_initialized else None
+
+    @keys.setter
+    def keys(self, held: Tensor | None) -> None:
+        if held is not None:
+            self._keys, self._width = _behind(held, self._keys), held.shape[2]
+
+    @property
+    def values(self) -> Tensor | None:
+        """[B, H, W, D], all that is held."""
+        return self._values[:, :, : self._value_width] if self.is_initialized else None
+
+    @values.setter
+    def values(self, held: Tensor | None) -> None:
+        if held is not None:
+            self._values, self._value_width = _behind(held, self._values), held.shape[2]
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Take the kind of the first keys and values; nothing is held yet."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self._keys, self._values, self._width = key_states[:, :, :0], value_states[:, :, :0], 0
+        self._value_width = 0
+        self.is_initialized = True
+
+    def get_seq_length(self) -> int:
+        """How many tokens are held."""
+        return self._width if self.is_initialized else 0
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write keys and values [B, H, n, D] behind those held, and return all."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        first, count = self._width, key_states.shape[2]
+        keys, values = self.reserve(count)
+        keys[:, :, first : first + count] = key_states
+        values[:, :, first : first + count] = value_states
+        self.advance(count)
+        return cast("Tensor", self.keys), cast("Tensor", self.values)
+
+    def reserve(self, count: int) -> tuple[Tensor, Tensor]:
+        """The tensors [B, H, S, D] that begin with the keys and the values, with ``count`` columns to write.
+
+        Nothing is theirs before `advance`.
+        """
+        needed = self._width + count
+        if needed > self._keys.shape[2] or needed > self._values.shape[2]:
+            self._keys = _roomy(self._keys, self._width, needed)
+            self._values = _roomy(self._values, self._width, needed)
+        return self._keys, self._values
+
+    def advance(self, count: int) -> None:
+        """Take the ``count`` columns over that were written behind those held."""
+        self._width += count
+        self._value_width += count
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep the given rows, in that order; their room goes with them."""
+        if self.is_initialized:
+            index = beam_idx.to(self._keys.device)
+            self._keys, self._values = self._keys.index_select(0, index), self._values.index_select(0, index)
+
+    def reset(self) -> None:
+        """Hold nothing."""
+        self._width = self._value_width = 0
+        self.is_initialized = False
+
+
+def _behind(held: Tensor, store: Tensor) -> Tensor:
+    """The store that ``held`` is the beginning of; ``held`` itself when it is another's."""
+    same = held.data_ptr() == store.data_ptr() and held.stride() == store.stride()
+    return store if same and len(held) == len(store) else held
+
+
+def _roomy(held: Tensor, width: int, needed: int) -> Tensor:
+    batch, heads, _, size = held.shape
+    columns = -(-(needed + needed // 4) // _ROOM) * _ROOM
+    store = torch.empty(batch, heads, columns, size, dtype=held.dtype, device=held.device)
+    store[:, :, :width] = held[:, :, :width]
+    return store

@@ -1,0 +1,142 @@
+"""The arithmetic of a compiled pass: written so that torch's compiler reads every weight once, as it lies.
+
+A product of a weight with a few tokens is bound by the weight's way through memory. Library calls convert
+the weight first, or wait on each other; written out as one sum a token, the compiler makes a single loop
+over the weight, which converts in registers and serves all tokens at once.
+"""
+
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+__all__ = ["Streamable", "StreamedLinear", "accumulator", "attention", "is_streamable", "whole"]
+
+
+@runtime_checkable
+class Streamable(Protocol):
+    """A linear layer that knows how to be read once, e.g. a quantized one."""
+
+    def stream(self, x: Tensor) -> Tensor:
+        """The products [N] of its weight with one token ``x`` [K], both float32; its bias is not added."""
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The type that products are summed in: float32, or the wider one."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def whole(x: Tensor) -> Tensor:
+    """The same values, which the compiler is to write out: else it computes them again for every use."""
+    return torch.as_strided(x, x.shape, x.stride())
+
+
+def is_streamable(module: nn.Module) -> bool:
+    """Whether `StreamedLinear` can stand in for a module."""
+    plain = type(module) in (nn.Linear, Conv1D) and type(module.weight) is nn.Parameter
+    return plain or isinstance(module, Streamable)
+
+
+class StreamedLinear(nn.Module):
+    """A linear layer on at most ``slots`` tokens, with the parameters of another one under their names.
+
+    Attributes:
+        slots: for how many tokens the compiled loop is; set before it is traced.
+    """
+
+    def __init__(self, linear: nn.Module) -> None:
+        """Share the parameters and buffers of a `is_streamable` module."""
+        super().__init__()
+        self.slots = 1
+        self.bias: nn.Parameter | None = None
+        for name, parameter in linear.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        for name, buffer in linear.named_buffers(recurse=False):
+            self.register_buffer(name, buffer)
+        self._kind = type(linear)
+        self._linear = (linear,)  # in a tuple: no module of this one's
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., N] from [..., K]."""
+        rows = x.reshape(-1, x.shape[-1])
+        count = rows.shape[0]
+        wide = rows.to(accumulator(x.dtype))
+        if not isinstance(count, int) or count < self.slots:
+            wide = nn.functional.pad(wide, (0, 0, 0, self.slots - count))
+        wide = whole(wide.contiguous())
+        products = torch.stack([self._row(wide[slot]) for slot in range(self.slots)])
+        result = products[:count] if self.bias is None else products[:count] + self.bias
+        return result.to(x.dtype).reshape(*x.shape[:-1], -1)
+
+    def _row(self, x: Tensor) -> Tensor:
+        if self._kind is Conv1D:
+            return (self.weight.to(x.dtype) * x[:, None]).sum(0)
+        if self._kind is nn.Linear:
+            return (self.weight.to(x.dtype) * x).sum(-1)
+        linear = self._linear[0]
+        own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        return cast("Tensor", _with_tensors(linear, own, x))
+
+
+def _with_tensors(linear: nn.Module, tensors: dict[str, Tensor], x: Tensor) -> Any:
+    """``linear.stream(x)``, with other tensors in the place of its own: those that are traced."""
+    stream = _Stream(linear)
+    return torch.func.functional_call(
+        stream, {f"linear.{name}": value for name, value in tensors.items()}, (x,)
+    )
+
+
+class _Stream(nn.Module):
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Any:
+        return cast("Streamable", self.linear).stream(x)
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a few queries in plain sums, in transformers' interface for attention functions.
+
+    Args:
+        module: the attention layer; not used.
+        query: [B, H, n, D].
+        key, value: [B, G, W, D], where H is a multiple of G.
+        attention_mask: bool [B, 1, n, W], which columns are seen.
+        scaling: of the scores; left out, one over the root of D.
+        dropout: not used; models are in eval mode.
+        softcap: scores are squeezed into (-softcap, softcap) by tanh.
+        **kwargs: what models pass to every attention function.
+
+    Returns:
+        [B, n, H, D], and None in the place of the attentions.
+
+    Raises:
+        NotImplementedError: a further argument that changes the result, such as sinks.
+    """
+    if kwargs.get("s_aux") is not None or kwargs.get("head_mask") is not None:
+        message = "its attention has sinks or a mask of heads"
+        raise NotImplementedError(message)
+    batch, heads, count, size = query.shape
+    groups = key.shape[1]
+    kind = accumulator(query.dtype)
+    query = query.to(kind) * (scaling if scaling is not None else size**-0.5)
+    query = whole(query.reshape(batch, groups, heads // groups, count, size).contiguous())
+    scores = (query[..., None, :] * key[:, :, None, None].to(kind)).sum(-1)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = scores.masked_fill(~attention_mask[:, :, None], torch.finfo(kind).min)
+    weights = whole(torch.softmax(scores, dim=-1))
+    result = (weights[..., None] * value[:, :, None, None].to(kind)).sum(-2)
+    return result.reshape(batch, heads, count, -1).to(value.dtype).transpose(1, 2), None
