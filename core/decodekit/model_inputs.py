@@ -1,5 +1,6 @@
 """What a model is given beside token ids: encoder outputs, pixels, embeddings, token types, positions."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -109,6 +110,11 @@ class ModelInputs:
     columns: Mapping[str, Columns] = attrs.field(factory=dict)
     inputs_embeds: Tensor | None = None
     encode: Callable[[], dict[str, Any]] | None = None
+
+    @functools.cached_property
+    def given_later(self) -> Mapping[str, Any]:
+        """``given`` without what the prompt alone needs."""
+        return {name: value for name, value in self.given.items() if name not in ONCE}
 
     def encoded(self) -> "ModelInputs":
         """With the encoders' outputs; a forward pass of theirs."""

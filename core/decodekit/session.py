@@ -27,7 +27,7 @@ from decodekit.compiled import CompiledStep
 from decodekit.errors import CapabilityError
 from decodekit.forward import Forward
 from decodekit.history import shift_right
-from decodekit.model_inputs import ONCE, InputNames, ModelInputs
+from decodekit.model_inputs import InputNames, ModelInputs
 from decodekit.strategy import Capability
 from decodekit.transformers_hooks import OneToken, carry_on
 
@@ -38,6 +38,8 @@ __all__ = ["Session"]
 
 _ALL = frozenset(Capability)
 _UNEVEN = frozenset({Capability.ROLLBACK, Capability.POSITIONS})
+_AHEAD = 64
+"""Columns beyond the next pass of which positions and mask are made at once."""
 
 
 class Session:
@@ -96,12 +98,14 @@ class Session:
         self._traced = traced
         self.compiled: OneToken | CompiledStep | None = None
         self._tokens = torch.empty(0, 0, dtype=torch.long)  # only when there is no cache
+        self._layout: _Layout | None = None
         self.cache = caches.new_cache(model, cache, capacity) if isinstance(cache, str) else cache
         self._names = InputNames.of(model)
         self._even = not single and not self._names.by_row
         fixed = self.cache is not None and self.cache.is_compileable  # its masks are made beforehand
         self._windowed = caches.is_recorded(self.cache)
-        self._prepares = self._names.prepares or caches.is_recurrent(self.cache) or fixed
+        self._recurrent = caches.is_recurrent(self.cache)
+        self._prepares = self._names.prepares or self._recurrent or fixed
         if past is not None and past.shape[1]:
             self._continue(past)
 
@@ -184,7 +188,7 @@ class Session:
         """
         batch, count = tokens.shape
         counts = list(counts) if counts is not None else [count] * batch
-        first, uneven = self.width == 0, any(real != count for real in counts)
+        first, uneven = self.width == 0, counts != [count] * batch
         if first:
             self.pads = [count - real for real in counts]
         elif uneven:
@@ -192,7 +196,7 @@ class Session:
         asked = _Asked(keep or count, hidden, attentions)
         if not self.forward_passes:
             output = self._feed_prompt(tokens, asked)
-        elif caches.is_recurrent(self.cache) and count > 1:
+        elif self._recurrent and count > 1:
             # Mamba's forward of several tokens onto a state is off by 1e-4; one by one it is exact.
             outputs = [self._run(column, asked) for column in torch.split(tokens, 1, dim=1)]
             output = functools.reduce(Forward.join, outputs[-asked.keep :])
@@ -239,19 +243,20 @@ class Session:
 
     def _inputs(self, tokens: Tensor, count: int, prompt: bool) -> dict[str, Any]:
         """The arguments of a pass over ``count`` new columns; without a cache over all of them."""
-        names, given = self._names, dict(self.inputs.given)
-        if self.cache is not None and not prompt:
-            given = {name: value for name, value in given.items() if name not in ONCE}
-        start = self.width if self.cache is not None else 0
-        columns = torch.arange(start, self.width + count, device=self.device).expand(len(tokens), -1)
-        pads = torch.tensor(self.pads, device=self.device)[:, None] if any(self.pads) else None
-        places = columns if pads is None else (columns - pads).clamp_(min=0)
-        inputs = {**given, **{name: column.at(places) for name, column in self.inputs.columns.items()}}
+        names = self._names
+        inputs = dict(self.inputs.given if prompt or self.cache is None else self.inputs.given_later)
+        start, stop = self.width if self.cache is not None else 0, self.width + count
+        if self._layout is None or self._layout.pads is not self.pads or self._layout.size < stop:
+            self._layout = _Layout.of(self.pads, stop + _AHEAD, self.device)
+        places = self._layout.places[:, start:stop]
+        for name, column in self.inputs.columns.items():
+            inputs[name] = column.at(places)
         if names.positions in names.takes:
             inputs.setdefault(names.positions, places)
         if names.mask in names.takes:
-            inputs[names.mask] = self._mask(pads, count)
-        inputs |= {"use_cache": self.cache is not None, names.cache: self.cache}
+            mask = self._layout.mask
+            inputs[names.mask] = mask[:, :stop] if mask is not None else None
+        inputs["use_cache"], inputs[names.cache] = self.cache is not None, self.cache
         if prompt and self.inputs.inputs_embeds is not None:
             fed = self.width - self._before
             inputs["inputs_embeds"] = self.inputs.inputs_embeds[:, fed : fed + count]
@@ -260,19 +265,24 @@ class Session:
                 tokens, is_first_iteration=prompt, **inputs
             )
             return prepared
-        return inputs if "inputs_embeds" in inputs else {**inputs, names.tokens: tokens}
+        if "inputs_embeds" not in inputs:
+            inputs[names.tokens] = tokens
+        return inputs
 
     def _update(self, output: Any) -> None:
         """Let the model carry its own inputs on by one token."""
         self.inputs = attrs.evolve(self.inputs, given=carry_on(self.model, output, self.inputs.given))
 
     def _outputs(self, output: Any, keep: int, asked: "_Asked") -> Forward:
+        logits = output.logits if output.logits.shape[1] == keep else output.logits[:, -keep:]
+        if not (asked.hidden or asked.attentions):
+            return Forward(logits)
         prefix = "decoder_" if self._names.prefixed else ""
         hidden = output[f"{prefix}hidden_states"] if asked.hidden else None
         own = output[f"{prefix}attentions"] if asked.attentions else None
         cross = output["cross_attentions"] if asked.attentions and self._names.prefixed else None
         return Forward(
-            output.logits[:, -keep:],
+            logits,
             tuple(layer[:, -keep:] for layer in hidden) if hidden else None,
             tuple(self._by_token(layer[:, :, -keep:]) for layer in own) if own else None,
             tuple(layer[:, :, -keep:].transpose(1, 2) for layer in cross) if cross else None,
@@ -290,17 +300,10 @@ class Session:
         shifted = keys.gather(-1, source.clamp(max=width - 1)[:, None, None].expand(keys.shape))
         return shifted.masked_fill((source >= width)[:, None, None], 0)
 
-    def _mask(self, pads: Tensor | None, count: int) -> Tensor | None:
-        """int64 [B, width + count], or None when nothing is padding: kernels are faster without."""
-        if pads is None:
-            return None
-        return (torch.arange(self.width + count, device=self.device) >= pads).long()
-
     def idle(self) -> None:
         """Run the model once on nothing that matters: other processes run it, and wait for this one."""
         tokens = torch.zeros(max(len(self.pads), 1), 1, dtype=torch.long, device=self.device)
-        given = {name: value for name, value in self.inputs.given.items() if name not in ONCE}
-        self.model(**{**given, self._names.tokens: tokens, "use_cache": False}, return_dict=True)
+        self.model(**{**self.inputs.given_later, self._names.tokens: tokens, "use_cache": False}, return_dict=True)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep the given rows, in that order; a row may be named more than once."""
@@ -367,8 +370,9 @@ class Session:
         else:
             caches.roll_back(self.cache, common, index)
         self.width -= common
-        self.pads = [pad + shift for pad, shift in zip(self.pads, shifts, strict=True)]
-        self._trim()
+        if index is not None:
+            self.pads = [pad + shift for pad, shift in zip(self.pads, shifts, strict=True)]
+            self._trim()
 
     def _demand_rollback(self) -> None:
         if Capability.ROLLBACK not in self.offers:
@@ -400,3 +404,28 @@ class _Asked:
     keep: int
     hidden: bool
     attentions: bool
+
+
+@attrs.frozen(eq=False)
+class _Layout:
+    """Positions and mask of the columns while each row has the same padding, so that a pass takes slices.
+
+    Attributes:
+        pads: how many columns on the left of each row are padding.
+        size: for how many columns this is.
+        places: int64 [B, size], each column's position in its row.
+        mask: int64 [B, size], which columns are the row's; None when all are: kernels are faster without.
+    """
+
+    pads: list[int]
+    size: int
+    places: Tensor
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, pads: list[int], size: int, device: torch.device) -> "_Layout":
+        columns = torch.arange(size, device=device).expand(len(pads), -1)
+        if not any(pads):
+            return cls(pads, size, columns, None)
+        left = torch.tensor(pads, device=device)[:, None]
+        return cls(pads, size, (columns - left).clamp_(min=0), (columns >= left).long())
