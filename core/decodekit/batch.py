@@ -101,7 +101,9 @@ class Batch:
         prompts = [row.prompt_tokens for row in rows]
         self._ledger = Ledger(prompts, pad_token_id, stops.max_new_tokens, session.device)
         self._lanes = {row.prompt: row.lane + 1 for row in rows}
+        self._stateful = any(chain.stateful for chain in chains)
         self._blocks: list[list[int]] = [[] for _ in rows]  # of this step
+        self._tokens: Tensor | None = None  # the same, int64 [B], when each block is one token
         self._committed = False
 
     # What a strategy asks
@@ -120,11 +122,10 @@ class Batch:
             session: which model.
             last: give only the column after the whole draft, [B, 1, V]; what is known is not recomputed.
         """
-        blocks = drafts if drafts is not None else [()] * len(self.rows)
-        if len(blocks) != len(self.rows):
-            message = f"forward got {len(blocks)} drafts for {len(self.rows)} rows; give one a row"
+        if drafts is not None and len(drafts) != len(self.rows):
+            message = f"forward got {len(drafts)} drafts for {len(self.rows)} rows; give one a row"
             raise PluginError(message)
-        output = self._sessions[session].forward(self.rows, blocks, last=last)
+        output = self._sessions[session].forward(self.rows, drafts, last=last)
         if session == TARGET:
             self.recorder.see(output)
         return output
@@ -199,6 +200,8 @@ class Batch:
 
     def forced(self) -> list[list[int]] | None:
         """For each row the tokens that must come next, a draft for `logits` and `dist`; None: no draft."""
+        if not self._stateful:
+            return None
         return forced_tokens(self.rows, self._chains, self.stops.max_new_tokens, self.target)
 
     def exponential(self, vocab_size: int, purpose: Purpose = Purpose.TOKEN) -> Tensor:
@@ -207,17 +210,16 @@ class Batch:
         The n largest of them are n draws without replacement (Efraimidis and Spirakis 2006; Kool et al.
         2019, arXiv:1903.06059).
         """
-        places = positions(self.rows, 0, self._ledger.history.tokens.device)
+        places = positions(self.rows, 0, self.target.device)
         return self._noise.exponential(self.rows, places, vocab_size, purpose)
 
     def ends(self, rows: Sequence[int], tokens: Sequence[int]) -> list[str | None]:
         """Why each of the rows would end if it committed the token; None where it would not."""
-        blocks = [[token] for token in tokens]
-        return [reason for _, reason in self.stops.cuts([self.rows[row] for row in rows], blocks)]
+        return self.stops.ends([self.rows[row] for row in rows], tokens)
 
     def uniform(self, purpose: Purpose, offset: int = 0) -> Tensor:
         """A uniform number in (0, 1) for every row, float64 [B], at the position ``offset`` further on."""
-        places = positions(self.rows, offset, self._ledger.history.tokens.device)
+        places = positions(self.rows, offset, self.target.device)
         return self._noise.uniform(self.rows, places, purpose)
 
     # What a strategy does
@@ -252,23 +254,29 @@ class Batch:
         Raises:
             PluginError: the blocks do not fit the rows or ``dist``.
         """
+        one_each = isinstance(tokens, Tensor) and tokens.dim() == 1 and tokens.dtype == torch.long
         blocks = as_blocks(tokens)
         self._check(blocks, dist)
-        if reasons is None:
-            cuts = self.stops.cuts(self.rows, blocks, self.finished)
-        else:
-            cuts = list(zip(blocks, reasons, strict=True))
-        self._blocks = [block for block, _ in cuts]
-        self._committed = any(self._blocks)
-        self.recorder.record_tokens(self.rows, self._blocks, dist)
-        for position, (row, (block, reason)) in enumerate(zip(self.rows, cuts, strict=True)):
-            for column, token in enumerate(block if row.states else ()):
-                memory = dist.memories[position][column]
-                row.states = self._chains[row.chain].advance(row.states, token, memory)
+        if reasons is None and one_each:
+            reasons = self.stops.ends(self.rows, [token for (token,) in blocks], self.finished)
+        elif reasons is None:
+            blocks, reasons = self.stops.cuts(self.rows, blocks, self.finished)
+        self._blocks, self._tokens = blocks, tokens if one_each else None
+        self._committed = any(blocks)
+        self.recorder.record_tokens(self.rows, blocks, dist)
+        if self._stateful:
+            self._advance(blocks, dist)
+        for row, block, reason in zip(self.rows, blocks, reasons, strict=True):
             row.tokens += block
             row.steps += 1
             row.finish_reason = reason
-        self._ledger.append(self._blocks)
+        self._ledger.append(blocks)
+
+    def _advance(self, blocks: Drafts, dist: Distribution) -> None:
+        for position, (row, block) in enumerate(zip(self.rows, blocks, strict=True)):
+            for column, token in enumerate(block if row.states else ()):
+                memory = dist.memories[position][column]
+                row.states = self._chains[row.chain].advance(row.states, token, memory)
 
     def _check(self, blocks: list[list[int]], dist: Distribution) -> None:
         columns = len(dist.columns)
@@ -300,6 +308,7 @@ class Batch:
         give_free_slots(chosen)
         self._ledger.select(index)
         self._blocks = [self._blocks[position] for position in index]
+        self._tokens = self._tokens[index] if self._tokens is not None else None
         for session in self._sessions.values():
             session.select(index)
 
@@ -363,9 +372,11 @@ class Batch:
         if not self.rows:
             return
         for session in self._sessions.values():
-            session.committed(self._blocks)
-        self._blocks = [[] for _ in self.rows]
+            session.committed(self._blocks, self._tokens)
+        self._blocks, self._tokens = [[] for _ in self.rows], None
         live = [position for position, row in enumerate(self.rows) if row.finish_reason is None]
+        if len(live) == len(self.rows):
+            return
         self.finished += [row for row in self.rows if row.finish_reason is not None]
         if self.recorder.keep.cache and live:
             for position, row in enumerate(self.rows):
@@ -373,7 +384,7 @@ class Batch:
                     row.cache = self.target.take(position)
         if not live:
             self._last, self.rows = self.rows, []
-        elif len(live) < len(self.rows):
+        else:
             self.select(live)
 
     @property

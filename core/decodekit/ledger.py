@@ -1,4 +1,7 @@
-"""The committed tokens of the live rows, in memory that is not copied at every step."""
+"""The committed tokens of the live rows, in memory that is not copied at every step.
+
+What is appended is written down when somebody asks for the history: a chain that looks at none pays nothing.
+"""
 
 from collections.abc import Sequence
 
@@ -12,6 +15,9 @@ __all__ = ["Ledger"]
 
 ROOM = 256
 """New tokens for which there is memory at first; a limit that nobody means to reach must not cost any."""
+
+_MOST = 32
+"""Tokens of a row that wait to be written down; each fork copies them."""
 
 
 class Ledger:
@@ -27,18 +33,38 @@ class Ledger:
         self._prompt_lengths = start.prompt_lengths.to(device)
         self._pad = pad
         self._rows = [RowIndex(prompt, len(prompt)) for prompt in prompts]
+        self._order = [*range(len(prompts))]  # which written row each row goes on from
+        self._pending: list[list[int]] = [[] for _ in prompts]
 
     @property
     def history(self) -> History:
         """The tokens as they stand."""
+        self._write()
         views = [View(row, len(row.tokens)) for row in self._rows]
         return History(self._tokens[:, : self._width], self._pads, self._prompt_lengths, views=views)
 
     def append(self, blocks: Sequence[Sequence[int]]) -> None:
         """Add the block of each row; blocks may be ragged or empty."""
+        for pending, block in zip(self._pending, blocks, strict=True):
+            pending += block
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep the given rows, in that order; a row may be named more than once."""
+        self._order = [self._order[row] for row in rows]
+        self._pending = [[*self._pending[row]] for row in rows]
+        if any(len(pending) > _MOST for pending in self._pending):
+            self._write()
+
+    def _write(self) -> None:
+        """Write down what has come since the last time."""
+        if self._order != [*range(len(self._rows))]:
+            self._reorder()
+        blocks, self._pending = self._pending, [[] for _ in self._pending]
+        count = max(map(len, blocks), default=0)
+        if not count:
+            return
         for row, block in zip(self._rows, blocks, strict=True):
             row.append(block)
-        count = max(map(len, blocks), default=0)
         if self._width + count > self._tokens.shape[1]:
             grown = self._tokens.new_empty(len(blocks), 2 * (self._width + count))
             grown[:, : self._width] = self._tokens[:, : self._width]
@@ -50,23 +76,22 @@ class Ledger:
         if any(short):
             self._shift(self._tensor(short))
 
+    def _reorder(self) -> None:
+        index = self._tensor(self._order)
+        self._tokens = self._tokens[index]
+        self._pads, self._prompt_lengths = self._pads[index], self._prompt_lengths[index]
+        taken: set[int] = set()
+        chosen = []
+        for row in self._order:
+            chosen.append(self._rows[row].fork() if row in taken else self._rows[row])
+            taken.add(row)
+        self._rows, self._order = chosen, [*range(len(chosen))]
+
     def _shift(self, short: Tensor) -> None:
         self._tokens = shift_right(self._tokens, short, 1)
         self._pads = self._pads + short
         columns = torch.arange(self._tokens.shape[1], device=short.device)
         self._tokens.masked_fill_(columns < self._pads[:, None], self._pad)
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep the given rows, in that order; a row may be named more than once."""
-        index = self._tensor(list(rows))
-        self._tokens = self._tokens[index]
-        self._pads, self._prompt_lengths = self._pads[index], self._prompt_lengths[index]
-        taken: set[int] = set()
-        chosen = []
-        for row in rows:
-            chosen.append(self._rows[row].fork() if row in taken else self._rows[row])
-            taken.add(row)
-        self._rows = chosen
 
     def _tensor(self, values: object) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._tokens.device)

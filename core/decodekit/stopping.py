@@ -73,6 +73,18 @@ class StopRules:
             device=request.input_ids.device,
         )
 
+    def ends(
+        self, rows: "Sequence[Row]", tokens: Sequence[int], ended: "Sequence[Row]" = ()
+    ) -> list[str | None]:
+        """Why each row ends with one more token; None where it does not. See `cuts`."""
+        if self.stop_strings or self.deadline is not None or self.criteria:
+            return self.cuts(rows, [[token] for token in tokens], ended)[1]
+        eos, last = self.eos_token_ids, self.max_new_tokens - 1
+        return [
+            "eos" if token in eos else "length" if len(row.tokens) >= last else None
+            for row, token in zip(rows, tokens, strict=True)
+        ]
+
     def cut(self, row: "Row", block: Sequence[int]) -> tuple[list[int], str | None]:
         """The part of ``block`` that row keeps, and why it ends there, if it does."""
         kept: list[int] = []
@@ -109,17 +121,26 @@ class StopRules:
 
     def cuts(
         self, rows: "Sequence[Row]", blocks: Sequence[Sequence[int]], ended: "Sequence[Row]" = ()
-    ) -> list[tuple[list[int], str | None]]:
+    ) -> tuple[list[list[int]], list[str | None]]:
         """`cut` for every row, and after it the user's criteria, asked after each token of the blocks.
 
         Args:
             rows: the B rows.
             blocks: their new tokens.
             ended: the rows that have left, which criteria expect to see as well.
+
+        Returns:
+            What the rows keep, and why each ends; None where it does not.
         """
         cuts = [self.cut(row, block) for row, block in zip(rows, blocks, strict=True)]
-        if not self.criteria:
-            return cuts
+        if self.criteria:
+            self._ask(rows, cuts, ended)
+        return [block for block, _ in cuts], [reason for _, reason in cuts]
+
+    def _ask(
+        self, rows: "Sequence[Row]", cuts: list[tuple[list[int], str | None]], ended: "Sequence[Row]"
+    ) -> None:
+        """Cut further where a criterion says so."""
         starts = [len(row.tokens) for row in rows]
         pairs = list(zip(starts, cuts, strict=True))
         for length in sorted({start + 1 + by for start, (block, _) in pairs for by in range(len(block))}):
@@ -128,7 +149,6 @@ class StopRules:
                 count = length - starts[place]
                 if done[place] and 0 < count <= len(block) and not (reason and len(block) == count):
                     cuts[place] = (block[:count], "criterion")
-        return cuts
 
     def _judged(
         self, rows: "Sequence[Row]", blocks: Sequence[list[int]], ended: "Sequence[Row]", length: int

@@ -38,15 +38,16 @@ class TrackedSession:
         self._tentative: list[list[int]] = []
         self._next: Forward | None = None  # after the committed tokens, of the rows that are known
         self._known: list[bool] = []
+        self._coming: Tensor | None = None  # int64 [B, 1], when that is what each row is to be fed
 
-    def forward(self, rows: Sequence[Row], drafts: Drafts, *, last: bool = False) -> Forward:
+    def forward(self, rows: Sequence[Row], drafts: Drafts | None, *, last: bool = False) -> Forward:
         """The outputs after the committed tokens and after each further token of the drafts.
 
         What the session holds already is not computed again.
 
         Args:
             rows: the rows of the batch.
-            drafts: hypothetical tokens of each row; may be ragged or empty.
+            drafts: hypothetical tokens of each row; may be ragged or empty, or None for none.
             last: give only the output after the whole draft: [B, 1, V] instead of [B, K + 1, V].
 
         Returns:
@@ -54,8 +55,9 @@ class TrackedSession:
         """
         if self._next is None:
             self.prefill(rows)
-        if not (any(self._known) or any(self._tentative) or any(drafts)):
+        if not (any(self._known) or any(self._tentative)) and (drafts is None or not any(drafts)):
             return self._one_more(rows)
+        drafts = drafts if drafts is not None else [()] * len(rows)
         kept = [
             _agreeing(old, new, len(new) - 1) if last else 0
             for old, new in zip(self._tentative, drafts, strict=True)
@@ -81,12 +83,12 @@ class TrackedSession:
 
     def _one_more(self, rows: Sequence[Row]) -> Forward:
         """The plain step: every row has committed something, and nothing is drafted."""
-        held = self.session.lengths
-        blocks = [row.since(length, self._name) for row, length in zip(rows, held, strict=True)]
-        output = self._feed(blocks)
-        assert output is not None  # no row is known
-        if output.logits.shape[1] > 1:
-            output = self._columns(output, [[len(block)] for block in blocks])
+        if self._coming is not None:
+            output = self.session.feed(self._coming, **self._asked)
+        else:
+            held = self.session.lengths
+            blocks = [row.since(length, self._name) for row, length in zip(rows, held, strict=True)]
+            output = self._columns(self._feed(blocks), [[len(block)] for block in blocks])
         self._next, self._known = output, [True] * len(rows)
         return output
 
@@ -138,18 +140,25 @@ class TrackedSession:
     def _take_back(self, kept: Sequence[int]) -> None:
         self.session.rollback([len(old) - keep for old, keep in zip(self._tentative, kept, strict=True)])
 
-    def committed(self, blocks: Drafts) -> None:
+    def committed(self, blocks: Drafts, tokens: Tensor | None = None) -> None:
         """The blocks were committed: keep what agrees with them, take back the rest.
 
         The last committed token always stays to be fed, because the next output comes from it.
+
+        Args:
+            blocks: the new tokens of each row; may be ragged or empty.
+            tokens: int64 [B], the same where every block is one token and they stand on the device already.
         """
         if self._next is None:
             return
-        self._take_back(
-            [_agreeing(old, new, len(new) - 1) for old, new in zip(self._tentative, blocks, strict=True)]
-        )
+        if any(self._tentative):
+            kept = [
+                _agreeing(old, new, len(new) - 1) for old, new in zip(self._tentative, blocks, strict=True)
+            ]
+            self._take_back(kept)
+            self._tentative = [[] for _ in blocks]
         self.session.settle()
-        self._tentative = [[] for _ in blocks]
+        self._coming = tokens[:, None] if tokens is not None and all(self._known) else None
         self._known = [known and not block for known, block in zip(self._known, blocks, strict=True)]
 
     def select(self, rows: Sequence[int]) -> None:
@@ -159,7 +168,10 @@ class TrackedSession:
         self.session.select(rows)
         self._tentative = [list(self._tentative[row]) for row in rows]
         self._known = [self._known[row] for row in rows]
-        self._next = self._next.select(torch.tensor(list(rows), device=self.session.device))
+        index = torch.tensor(list(rows), device=self.session.device)
+        self._coming = self._coming[index] if self._coming is not None else None
+        # What nobody knows any more is not asked for, so that its rows need not be right.
+        self._next = self._next.select(index) if any(self._known) else self._next
 
 
 class OwnSession(TrackedSession):
@@ -198,7 +210,7 @@ class OwnSession(TrackedSession):
         self._least = [len(sequence) if any(fresh.windows) else 0 for sequence in sequences]
         return fresh.feed(tokens, [len(sequence) for sequence in sequences], keep=1)
 
-    def committed(self, blocks: Drafts) -> None:
+    def committed(self, blocks: Drafts, tokens: Tensor | None = None) -> None:
         """Nothing: what a row holds is said anew each time."""
 
     def select(self, rows: Sequence[int]) -> None:

@@ -83,7 +83,7 @@ def test_criteria_may_answer_for_all_rows_or_for_each(answer):
     rows = [Row(prompt=0, prompt_tokens=[1]), Row(prompt=1, slot=1, prompt_tokens=[2])]
     cuts = rules.cuts(rows, [[3], [4]])
     second = True if isinstance(answer, bool) or answer.dim() == 0 else bool(answer[1])
-    assert cuts == [([3], "criterion"), ([4], "criterion" if second else None)]
+    assert cuts == ([[3], [4]], ["criterion", "criterion" if second else None])
 
 
 def test_criteria_see_each_token_of_a_block_once():
@@ -107,4 +107,4 @@ def test_a_row_that_is_ahead_does_not_end_the_others():
     behind = Row(prompt=0, prompt_tokens=[1, 1], tokens=[2])
     ahead = Row(prompt=1, slot=1, prompt_tokens=[1, 1], tokens=[2, 2, 2])
     left = Row(prompt=2, slot=2, prompt_tokens=[1, 1], tokens=[2, 2, 2, 2], finish_reason="criterion")
-    assert rules.cuts([behind, ahead], [[3, 3], [4, 4]], [left]) == [([3, 3], None), ([4], "criterion")]
+    assert rules.cuts([behind, ahead], [[3, 3], [4, 4]], [left]) == ([[3, 3], [4]], [None, "criterion"])
