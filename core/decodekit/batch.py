@@ -9,7 +9,7 @@ from torch import Tensor
 
 from decodekit.blocks import as_blocks, forced_tokens
 from decodekit.chain import Chain
-from decodekit.distribution import Distribution, Drafts, process
+from decodekit.distribution import Distribution, Drafts, process, unprocessed
 from decodekit.draws import draw, positions
 from decodekit.errors import PluginError
 from decodekit.forward import Forward
@@ -101,6 +101,7 @@ class Batch:
         prompts = [row.prompt_tokens for row in rows]
         self._ledger = Ledger(prompts, pad_token_id, stops.max_new_tokens, session.device)
         self._lanes = {row.prompt: row.lane + 1 for row in rows}
+        self._unprocessed = all(chain.is_empty for chain in chains)
         self._stateful = any(chain.stateful for chain in chains)
         self._blocks: list[list[int]] = [[] for _ in rows]  # of this step
         self._tokens: Tensor | None = None  # the same, int64 [B], when each block is one token
@@ -182,6 +183,8 @@ class Batch:
         if self._guidance is not None and session == TARGET:
             guided = self.guide(logits, drafts)
             return attrs.evolve(self.dist(guided, drafts, after=after, session=NEGATIVE), logits=logits)
+        if self._unprocessed and (logits.dim() == 3 or drafts is None):
+            return unprocessed(self.rows, logits)
         history, slots = self._ledger.history, [row.slot for row in self.rows]
         if slots != list(range(len(slots))):
             history = attrs.evolve(history, slots=torch.tensor(slots, device=logits.device))

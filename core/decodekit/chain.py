@@ -108,6 +108,11 @@ class Chain:
         return run(processors, reaches, logits if isinstance(logits, Head) else wide(logits), history, states)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left to do to the logits."""
+        return not self._steps[0]
+
+    @property
     def reach(self) -> int:
         """How many of the largest logits the first processor is to be shown; 0 when it needs all."""
         _, reaches = self._steps

@@ -1,5 +1,6 @@
 """The one source of probability (law 1): from (history, raw logits) to scores, for every use."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -14,7 +15,7 @@ from decodekit.history import History
 from decodekit.row import Row
 from decodekit.scores import Memory, Part, Scores
 
-__all__ = ["Distribution", "Drafts", "process"]
+__all__ = ["Distribution", "Drafts", "process", "unprocessed"]
 
 Drafts = Sequence[Sequence[int]]
 
@@ -110,6 +111,16 @@ class Distribution:
             for row, value in zip(rows, self.columns[place].logprobs(rows, tokens), strict=True):
                 values[row].append(value)
         return values
+
+
+def unprocessed(rows: Sequence[Row], logits: Tensor) -> Distribution:
+    """What `process` gives with empty chains for logits [B, V], or [B, K + 1, V] with drafts.
+
+    Raises:
+        NonFiniteLogitsError: a row's logits hold NaN or +inf, or nothing but -inf.
+    """
+    _check_raw((), rows, logits)
+    return Distribution(logits, wide(logits))
 
 
 def process(
@@ -256,12 +267,12 @@ def _advance(
 
 
 def _check_raw(chains: Sequence[Chain], rows: Sequence[Row], logits: Tensor) -> None:
-    finite = logits.amax(-1).isfinite()
-    if bool(finite.all()):
+    peaks = logits.amax(-1)
+    if _all_finite(peaks):
         return
-    finite = finite.view(len(rows), -1).all(-1)
+    finite = peaks.isfinite().view(len(rows), -1).all(-1)
     damaged = [row for row, fine in zip(rows, finite.tolist(), strict=True) if not fine]
-    refused = [row for row in damaged if not chains[row.chain].cleans]
+    refused = [row for row in damaged if not (chains and chains[row.chain].cleans)]
     if not refused:
         return
     message = (
@@ -273,7 +284,7 @@ def _check_raw(chains: Sequence[Chain], rows: Sequence[Row], logits: Tensor) -> 
 
 def _check_scores(chains: Sequence[Chain], rows: Sequence[Row], scores: Scores) -> None:
     peak = scores.peaks()
-    if bool(peak.isfinite().all()):
+    if _all_finite(peak):
         return
     position = int((~peak.isfinite()).nonzero()[0])
     row, chain = rows[position], chains[rows[position].chain]
@@ -285,6 +296,11 @@ def _check_scores(chains: Sequence[Chain], rows: Sequence[Row], scores: Scores) 
         "decodekit.testing.check_processor says which of its processors does"
     )
     raise NonFiniteLogitsError(message)
+
+
+def _all_finite(peaks: Tensor) -> bool:
+    """Whether all of a few numbers are finite; in Python, because it takes one operation of torch."""
+    return all(map(math.isfinite, peaks.flatten().tolist()))
 
 
 def _place(row: Row) -> str:

@@ -7,12 +7,14 @@ import attrs
 import torch
 from torch import Tensor
 
-__all__ = ["WIDTH", "Cut", "Head"]
+__all__ = ["WIDTH", "Cut", "Head", "argmax"]
 
 WIDTH = 64
 """How many of the largest logits are looked at first."""
 _BLOCK = 64
 """The k largest logits stand in the k blocks with the largest maxima; only those are searched."""
+_SMALL = 1 << 14
+"""So many numbers are searched as they are."""
 _MARGIN = 2e-5
 """What rounding may do in float32 to a probability, or to a threshold among the logits."""
 _DEEP = 70.0
@@ -161,3 +163,20 @@ def _largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
         ids = torch.cat([ids, torch.arange(inside, vocab_size).expand(rows, -1)], dim=1)
     largest, places = logits.gather(1, ids).topk(k, dim=-1)
     return largest, ids.gather(1, places)
+
+
+def argmax(values: Tensor) -> Tensor:
+    """Where the largest value of each row [B, V] stands, int64 [B]; ties go to the lowest index.
+
+    On the CPU `torch.argmax` compares one by one, and a maximum of blocks is ten times as fast.
+    """
+    rows, size = values.shape
+    if not values.is_cpu or values.numel() <= _SMALL or size < 2 * _BLOCK:
+        return values.argmax(dim=-1)
+    blocks = size // _BLOCK
+    inside = blocks * _BLOCK
+    peaks = values[:, :inside].reshape(rows, blocks, _BLOCK).amax(dim=-1)
+    ids = peaks.argmax(dim=-1, keepdim=True) * _BLOCK + torch.arange(_BLOCK)
+    if inside < size:
+        ids = torch.cat([ids, torch.arange(inside, size).expand(rows, -1)], dim=1)
+    return ids.gather(1, values.gather(1, ids).argmax(dim=-1, keepdim=True))[:, 0]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from decodekit.errors import ParameterError
+from decodekit.head import argmax
 from decodekit.mersenne import Words, knows_torch
 
 __all__ = ["Field", "GlobalNoise", "Noise", "Purpose", "SeededNoise", "Stream", "prompt_seeds", "race"]
@@ -219,7 +220,7 @@ def race(scores: Tensor, noise: Tensor, p: Tensor | None = None) -> Tensor:
         int64 [B]; ties go to the lowest index.
     """
     ratio = (scores.softmax(-1) if p is None else p) / noise.to(scores.device)
-    return ratio.masked_fill(scores == -math.inf, -1.0).argmax(-1)
+    return argmax(ratio.masked_fill(scores == -math.inf, -1.0))
 
 
 def _signed(seed: int) -> int:

@@ -7,6 +7,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from decodekit.head import argmax
 from decodekit.randomness import Field, race
 
 __all__ = ["Memory", "Part", "Scores"]
@@ -64,7 +65,7 @@ class Part:
     def argmax(self) -> Tensor:
         """The token of the largest logit of each row; ties go to the lowest id."""
         if self.ids is None:
-            return self.logits.argmax(dim=-1)
+            return argmax(self.logits)
         largest = self.logits == self.logits.amax(dim=-1, keepdim=True)
         return torch.where(largest, self.ids, torch.iinfo(torch.long).max).amin(dim=-1)
 
