@@ -1,6 +1,6 @@
 """The batch of live rows: all that a strategy looks at, and all that it may do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,6 +14,7 @@ from decodekit.draws import draw, positions
 from decodekit.errors import PluginError
 from decodekit.forward import Forward
 from decodekit.guidance import Guidance
+from decodekit.history import History
 from decodekit.keep import Keep, Recorder
 from decodekit.ledger import Ledger
 from decodekit.model_inputs import ModelInputs
@@ -185,10 +186,25 @@ class Batch:
             return attrs.evolve(self.dist(guided, drafts, after=after, session=NEGATIVE), logits=logits)
         if self._unprocessed and (logits.dim() == 3 or drafts is None):
             return unprocessed(self.rows, logits)
-        history, slots = self._ledger.history, [row.slot for row in self.rows]
-        if slots != list(range(len(slots))):
-            history = attrs.evolve(history, slots=torch.tensor(slots, device=logits.device))
-        return process(self._chains, self.rows, history, logits, drafts, after)
+        return process(self._chains, self.rows, self._history(), logits, drafts, after)
+
+    def _history(self) -> Callable[[], History]:
+        """Gives the rows' tokens as they stand now, whenever it is asked."""
+        rows, ledger, moves = self.rows, self._ledger, self._ledger.moves
+        counts = [len(row.tokens) for row in rows]
+
+        def history() -> History:
+            if ledger.moves == moves:
+                found = ledger.history
+            else:
+                tokens = [row.tokens[:count] for row, count in zip(rows, counts, strict=True)]
+                found = History.of([row.prompt_tokens for row in rows], tokens).to(ledger.device)
+            slots = [row.slot for row in rows]
+            if slots == list(range(len(slots))):
+                return found
+            return attrs.evolve(found, slots=torch.tensor(slots, device=ledger.device))
+
+        return history
 
     def draw(self, dist: Distribution, purpose: Purpose = Purpose.TOKEN) -> Tensor:
         """Draw a token from every row and column, int64 [B] or [B, K + 1].
@@ -213,8 +229,8 @@ class Batch:
         The n largest of them are n draws without replacement (Efraimidis and Spirakis 2006; Kool et al.
         2019, arXiv:1903.06059).
         """
-        places = positions(self.rows, 0, self.target.device)
-        return self._noise.exponential(self.rows, places, vocab_size, purpose)
+        places = positions(self.rows, 0)
+        return self._noise.exponential(self.rows, places, vocab_size, purpose, self.target.device)
 
     def ends(self, rows: Sequence[int], tokens: Sequence[int]) -> list[str | None]:
         """Why each of the rows would end if it committed the token; None where it would not."""
@@ -222,8 +238,7 @@ class Batch:
 
     def uniform(self, purpose: Purpose, offset: int = 0) -> Tensor:
         """A uniform number in (0, 1) for every row, float64 [B], at the position ``offset`` further on."""
-        places = positions(self.rows, offset, self.target.device)
-        return self._noise.uniform(self.rows, places, purpose)
+        return self._noise.uniform(self.rows, positions(self.rows, offset), purpose, self.target.device)
 
     # What a strategy does
 

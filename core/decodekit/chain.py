@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from decodekit.chain_text import read_chain
-from decodekit.flow import openings, run
+from decodekit.flow import cuts, openings, run
 from decodekit.head import Head
 from decodekit.history import History
+from decodekit.place import Scope
 from decodekit.plan import Explanation, check_order, explain, needless
 from decodekit.processor import CallContext, Processor, StatefulProcessor
 from decodekit.scores import Memory, Scores
@@ -102,7 +103,7 @@ class Chain:
 
         A head of at least `reach` logits can be given in the place of all.
         """
-        processors, reaches = self._steps
+        processors, reaches = self.active, self.reaches
         if not processors and not isinstance(logits, Head):
             return Scores.of(wide(logits)), [[] for _ in states]
         return run(processors, reaches, logits if isinstance(logits, Head) else wide(logits), history, states)
@@ -110,20 +111,39 @@ class Chain:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is left to do to the logits."""
-        return not self._steps[0]
+        return not self.active
 
     @property
     def reach(self) -> int:
         """How many of the largest logits the first processor is to be shown; 0 when it needs all."""
-        _, reaches = self._steps
-        return reaches[0] if reaches else 0
+        return self.reaches[0] if self.reaches else 0
 
     @cached_property
-    def _steps(self) -> tuple[list[Processor], list[int]]:
-        active = [
-            item for item in self.processors if isinstance(item, StatefulProcessor) or not item.is_neutral
-        ]
-        return active, openings(active)
+    def active(self) -> list[Processor]:
+        """The processors that change something."""
+        return [item for item in self.processors if isinstance(item, StatefulProcessor) or not item.is_neutral]
+
+    @cached_property
+    def reaches(self) -> list[int]:
+        """For each active processor how many of the largest logits are enough from there on; 0 for all."""
+        return openings(self.active)
+
+    @cached_property
+    def opening(self) -> int | None:
+        """The active processor from which on the largest logits are enough up to the end; None without one.
+
+        All that follows is a truncation with a short form, or leaves the tokens in their order.
+        """
+        first = next((place for place, reach in enumerate(self.reaches) if reach), None)
+        if first is None or self.stateful:
+            return None
+        short = all(cuts(item) or item.PLACE.scope is Scope.HEAD for item in self.active[first:])
+        return first if short else None
+
+    @cached_property
+    def shape(self) -> tuple[object, ...]:
+        """Chains of one shape differ in parameters that may be tensors with a value for each row."""
+        return tuple(_fixed(item) for item in self.active)
 
     def advance(self, states: tuple[Any, ...], token: int, memories: Iterable[Memory]) -> tuple[Any, ...]:
         """The states of one row after ``token``; ``memories`` is what each stateful processor kept of it."""
@@ -139,6 +159,14 @@ class Chain:
 
     def __str__(self) -> str:
         return " > ".join(processor.describe() for processor in self.processors) or "none"
+
+
+def _fixed(item: Processor) -> object:
+    """What must be the same in all rows."""
+    if not item.BY_ROW:
+        return item
+    fields = attrs.fields(type(item))
+    return type(item), *(getattr(item, field.name) for field in fields if field.name not in item.BY_ROW)
 
 
 def wide(logits: Tensor) -> Tensor:

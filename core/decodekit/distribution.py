@@ -1,7 +1,7 @@
 """The one source of probability (law 1): from (history, raw logits) to scores, for every use."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import attrs
@@ -10,12 +10,16 @@ from torch import Tensor
 
 from decodekit.chain import Chain, wide
 from decodekit.errors import EmptySupportError, NonFiniteLogitsError, PluginError
+from decodekit.glimpse import glimpse
 from decodekit.head import Head
 from decodekit.history import History
 from decodekit.row import Row
 from decodekit.scores import Memory, Part, Scores
 
 __all__ = ["Distribution", "Drafts", "process", "unprocessed"]
+
+_WIDTHS = (1, 1_024, 16_384)
+"""How many of the largest logits are looked at: more for the rows for which fewer were not enough."""
 
 Drafts = Sequence[Sequence[int]]
 
@@ -126,7 +130,7 @@ def unprocessed(rows: Sequence[Row], logits: Tensor) -> Distribution:
 def process(
     chains: Sequence[Chain],
     rows: Sequence[Row],
-    history: History,
+    history: Callable[[], History],
     logits: Tensor,
     drafts: Drafts | None = None,
     after: Distribution | None = None,
@@ -136,7 +140,7 @@ def process(
     Args:
         chains: the chains of the call; a row names its own by ``row.chain``.
         rows: the B rows.
-        history: their committed tokens.
+        history: gives their committed tokens, where somebody must look at them.
         logits: [B, V], or [B, K + 1, V] with drafts.
         drafts: hypothetical next tokens of each row, of which the longest has K.
         after: with [B, V] and drafts, the distribution before each row's last drafted token.
@@ -147,18 +151,17 @@ def process(
             clean them.
         EmptySupportError: the chain left a row without any token.
     """
-    _check_raw(chains, rows, logits)
     if logits.dim() == 2:
         return _process_end(chains, rows, history, logits, drafts or (), after)
     drafts = drafts or [()] * len(rows)
     columns: list[Scores] = []
     memories_of: list[list[list[Memory]]] = [[] for _ in rows]
     states = [row.states for row in rows]
-    for column, hypothetical in enumerate(_hypotheses(history, drafts)):
+    for column in range(logits.shape[1]):
         if column:
             states = _advance(chains, rows, states, memories_of, drafts, column)
+        hypothetical = _after(history, [draft[:column] for draft in drafts])
         scores, memories = _process_column(chains, rows, hypothetical, logits[:, column], states)
-        _check_scores(chains, rows, scores)
         columns.append(scores)
         for past, memory in zip(memories_of, memories, strict=True):
             past.append(memory)
@@ -168,7 +171,7 @@ def process(
 def _process_end(
     chains: Sequence[Chain],
     rows: Sequence[Row],
-    history: History,
+    history: Callable[[], History],
     logits: Tensor,
     drafts: Drafts,
     after: Distribution | None,
@@ -188,37 +191,79 @@ def _process_end(
             "the chain keeps a state: give dist the distribution before the last drafted token as after="
         )
         raise PluginError(message)
-    hypothetical = history.append(drafts) if any(drafts) else history
-    scores, memories = _process_column(chains, rows, hypothetical, logits, states)
-    if scores.parts[0].logits is not logits:  # an empty chain changes nothing
-        _check_scores(chains, rows, scores)
+    scores, memories = _process_column(chains, rows, _after(history, drafts), logits, states)
     kept = [[memory] for memory in memories] if any(memories) else ()
     return Distribution(logits, [scores], kept, states, [len(draft) for draft in drafts])
 
 
-def _hypotheses(history: History, drafts: Drafts) -> Iterator[History]:
-    """The history after 0, 1, … K tokens of the drafts; a shorter draft stays as it is."""
-    yield history
-    for count in range(1, max(map(len, drafts), default=0) + 1):
-        yield history.append([draft[:count] for draft in drafts])
+def _after(history: Callable[[], History], drafts: Drafts) -> Callable[[], History]:
+    """The history after hypothetical tokens as well."""
+    return (lambda: history().append(drafts)) if any(drafts) else history
 
 
 def _process_column(
+    chains: Sequence[Chain],
+    rows: Sequence[Row],
+    history: Callable[[], History],
+    logits: Tensor,
+    states: list[tuple[object, ...]],
+) -> tuple[Scores, list[list[Memory]]]:
+    """Process logits [B, V], the short way if there is one."""
+    short = _shortly(chains, rows, history, logits) if not any(states) else None
+    if short is not None:
+        return short, [[] for _ in rows]
+    return _carefully(chains, rows, history, logits, states)
+
+
+def _shortly(
+    chains: Sequence[Chain],
+    rows: Sequence[Row],
+    history: Callable[[], History],
+    logits: Tensor,
+    widths: Sequence[int] = _WIDTHS,
+) -> Scores | None:
+    """The short way, if there is one; rows of which it is not sure look at more, and then at all."""
+
+    def careful(some: list[int]) -> Scores:
+        given = chains, [rows[row] for row in some], lambda: history().select(some), logits[some]
+        wider = _shortly(*given, widths[1:]) if len(widths) > 1 else None
+        return wider if wider is not None else _carefully(*given, [()] * len(some))[0]
+
+    own = [chains[row.chain] for row in rows]
+    if any(chain.opening for chain in own):  # what stands before it may hide what is wrong
+        _check_raw(chains, rows, logits)
+    return glimpse(own, logits, history, careful, widths[0])
+
+
+def _carefully(
+    chains: Sequence[Chain],
+    rows: Sequence[Row],
+    history: Callable[[], History],
+    logits: Tensor,
+    states: list[tuple[object, ...]],
+) -> tuple[Scores, list[list[Memory]]]:
+    """Process logits [B, V] with checks; rows of one chain go through it together."""
+    _check_raw(chains, rows, logits)
+    numbers = {row.chain for row in rows}
+    if len(numbers) == 1:
+        scores, memories = chains[numbers.pop()].run(logits, history(), states)
+    else:
+        scores, memories = _in_groups(chains, rows, history(), logits, states)
+    if scores.parts[0].logits is not logits:  # an empty chain changes nothing
+        _check_scores(chains, rows, scores)
+    return scores, memories
+
+
+def _in_groups(
     chains: Sequence[Chain],
     rows: Sequence[Row],
     history: History,
     logits: Tensor,
     states: list[tuple[object, ...]],
 ) -> tuple[Scores, list[list[Memory]]]:
-    """Process logits [B, V]; rows of one chain go through it together."""
-    if len(chains) == 1:
-        return chains[0].run(logits, history, states)
     groups: dict[int, list[int]] = {}
     for position, row in enumerate(rows):
         groups.setdefault(row.chain, []).append(position)
-    if len(groups) == 1:
-        (number,) = groups
-        return chains[number].run(logits, history, states)
     parts: list[Part] = []
     memories: list[list[Memory]] = [[] for _ in rows]
     heads = _heads(chains, groups, logits)

@@ -27,18 +27,18 @@ def draw(
     greedy = [row.greedy for row in rows]
     if all(greedy):
         return scores.argmax()
-    device = scores.parts[0].logits.device
-    places = positions(rows, offset, device)
+    places = positions(rows, offset)
     if purpose is Purpose.DRAFT:
         # A rule may judge a draft by tokens behind the one it rejects: the next draft needs new noise.
-        places = places + (positions(rows, 0, device) << 32)
-    tokens = scores.draw(noise.field(rows, places, scores.vocab_size, purpose))
+        places = [place + (row.length << 32) for place, row in zip(places, rows, strict=True)]
+    tokens = scores.draw(noise.field(rows, places, scores.vocab_size, purpose, scores.device))
     if any(greedy):
         tokens = torch.where(torch.tensor(greedy, device=tokens.device), scores.argmax(), tokens)
     return tokens
 
 
-def positions(rows: Sequence[Row], offset: int | Sequence[int], device: torch.device) -> Tensor:
-    """The absolute position of each row's next token, int64 [B], ``offset`` further on."""
-    offsets = [offset] * len(rows) if isinstance(offset, int) else offset
-    return torch.tensor([row.length + by for row, by in zip(rows, offsets, strict=True)], device=device)
+def positions(rows: Sequence[Row], offset: int | Sequence[int]) -> list[int]:
+    """The absolute position of each row's next token, ``offset`` further on."""
+    if isinstance(offset, int):
+        return [row.length + offset for row in rows]
+    return [row.length + by for row, by in zip(rows, offset, strict=True)]

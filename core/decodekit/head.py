@@ -1,11 +1,12 @@
 """The largest logits of each row: what a chain works on where it need not see the whole vocabulary."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import attrs
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 __all__ = ["WIDTH", "Cut", "Head", "argmax"]
 
@@ -100,9 +101,13 @@ class Head:
         clear = ((self.logits - floor).abs() > blur).all(dim=-1) & (floor > self.largest - _DEEP).squeeze(-1)
         return self.first((self.logits >= floor).sum(dim=-1, keepdim=True).clamp(min=least), clear)
 
-    def best(self, k: int) -> Cut:
-        """A cut after the k most probable tokens and those that tie with the last of them."""
-        floor = self.logits[:, min(k, self.logits.shape[-1]) - 1, None]
+    def best(self, k: int | Tensor) -> Cut:
+        """A cut after the k most probable tokens and those that tie with the last of them; k may be [B, 1]."""
+        size = self.logits.shape[-1]
+        if isinstance(k, Tensor):
+            floor = self.logits.gather(-1, k.clamp(max=size) - 1)
+        else:
+            floor = self.logits[:, min(k, size) - 1, None]
         return Cut(floor, None if self.complete else (self.logits[:, -1:] < floor).squeeze(-1))
 
     def mass(self, p: float, least: int = 1) -> Cut:
@@ -121,8 +126,12 @@ class Head:
 
     def cut(self, floor: Tensor) -> "Head":
         """The head with what is below the floor [B, 1] made impossible, like all that is not in it."""
+        return self.kept(floor).trimmed()
+
+    def kept(self, floor: Tensor) -> "Head":
+        """`cut` without the look at how many tokens are left."""
         kept = self.logits.masked_fill(self.logits < floor, -torch.inf)
-        return Head(kept, self.ids, self.vocab_size, complete=True).trimmed()
+        return Head(kept, self.ids, self.vocab_size, complete=True)
 
     def trimmed(self) -> "Head":
         """The head without the columns at the end in which no row has a token."""
@@ -134,6 +143,14 @@ class Head:
         ids, order = self.ids.sort(dim=-1)
         logits, place = self.logits.gather(-1, order).sort(dim=-1, descending=True, stable=True)
         return Head(logits, ids.gather(-1, place), self.vocab_size, self.complete)
+
+    @staticmethod
+    def together(heads: "Sequence[Head]") -> "Head":
+        """The rows of complete heads, one after the other."""
+        width = max(head.ids.shape[1] for head in heads)
+        logits = torch.cat([pad(head.logits, (0, width - head.ids.shape[1]), value=-torch.inf) for head in heads])
+        ids = [pad(head.ids, (0, width - head.ids.shape[1]), value=head.vocab_size) for head in heads]
+        return Head(logits, torch.cat(ids), heads[0].vocab_size, complete=True)
 
     def dense(self) -> Tensor:
         """The logits of the rows in their places, [B, V]."""

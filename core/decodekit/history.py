@@ -47,6 +47,11 @@ class History:
         pads = torch.tensor([width - len(row) for row in rows], dtype=torch.long)
         return cls(tokens, pads, torch.tensor([len(prompt) for prompt in prompts], dtype=torch.long))
 
+    def to(self, device: torch.device) -> "History":
+        """The same on a device; what is known of the rows stays here."""
+        tokens, pads, lengths = (each.to(device) for each in (self.tokens, self.pads, self.prompt_lengths))
+        return History(tokens, pads, lengths, self.slots, self.views)
+
     def __len__(self) -> int:
         return self.tokens.shape[0]
 

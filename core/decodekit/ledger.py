@@ -21,10 +21,17 @@ _MOST = 32
 
 
 class Ledger:
-    """A growing history; the values that it hands out never change."""
+    """A growing history; the values that it hands out never change.
+
+    Attributes:
+        moves: how often it has changed.
+        device: where the tokens stand.
+    """
 
     def __init__(self, prompts: Sequence[Sequence[int]], pad: int, room: int, device: torch.device) -> None:
         """Start with the prompts; ``room`` is the most tokens that a row may get."""
+        self.moves = 0
+        self.device = device
         start = History.of(prompts)
         self._width = start.tokens.shape[1]
         self._tokens = start.tokens.new_empty(len(prompts), self._width + min(room, ROOM)).to(device)
@@ -45,11 +52,13 @@ class Ledger:
 
     def append(self, blocks: Sequence[Sequence[int]]) -> None:
         """Add the block of each row; blocks may be ragged or empty."""
+        self.moves += 1
         for pending, block in zip(self._pending, blocks, strict=True):
             pending += block
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep the given rows, in that order; a row may be named more than once."""
+        self.moves += 1
         self._order = [self._order[row] for row in rows]
         self._pending = [[*self._pending[row]] for row in rows]
         if any(len(pending) > _MOST for pending in self._pending):
@@ -94,4 +103,4 @@ class Ledger:
         self._tokens.masked_fill_(columns < self._pads[:, None], self._pad)
 
     def _tensor(self, values: object) -> Tensor:
-        return torch.tensor(values, dtype=torch.long, device=self._tokens.device)
+        return torch.tensor(values, dtype=torch.long, device=self.device)

@@ -3,11 +3,11 @@
 torch fills a tensor on the CPU from 64-bit numbers of its Mersenne twister and takes the logarithm of every
 one: nine tenths of the time of `exponential_` go into logarithms at which a draw from a few tokens never
 looks. Here the same numbers are kept as integers, and logarithms are taken of those that are asked for. The
-values, and the generator's state afterwards, are the same to the bit.
+generator's state afterwards is the same, and so are the values: torch's vectorised logarithm may differ from
+the C library's, which `exponential_` takes, in the last bit of a double, and the values are floats.
 """
 
 import functools
-import math
 
 import torch
 from torch import Tensor
@@ -42,6 +42,4 @@ class Words:
     def exponential(self, places: Tensor) -> Tensor:
         """The values at some places, int64 in [0, count): float32 of the shape of ``places``."""
         uniform = (self._words[places] & (2**53 - 1)).double() * 2.0**-53
-        # By the C library's function, as torch does here; a vectorised one may differ in the last bit.
-        values = [-math.log1p(-u) for u in uniform.flatten().tolist()]
-        return torch.tensor(values, dtype=torch.float64).float().view(places.shape)
+        return uniform.neg_().log1p_().neg_().float()

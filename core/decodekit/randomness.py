@@ -21,6 +21,7 @@ from decodekit.mersenne import Words, knows_torch
 
 __all__ = ["Field", "GlobalNoise", "Noise", "Purpose", "SeededNoise", "Stream", "prompt_seeds", "race"]
 
+_CPU = torch.device("cpu")
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, the odd constant of splitmix64, as a signed int64
 _MIX_A = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_B = -7723592293110705685  # 0x94D049BB133111EB
@@ -69,7 +70,7 @@ class Field(Protocol):
     """The noise of one draw of B rows: Exp(1) for each token, computed where it is looked at."""
 
     def dense(self, rows: Sequence[int] | None = None) -> Tensor:
-        """The noise of every token of some of the rows, [b, V], or of all; to be asked for first."""
+        """The noise of every token of some of the rows, [b, V], or of all."""
         ...
 
     def at(self, rows: Sequence[int], ids: Tensor) -> Tensor:
@@ -80,17 +81,31 @@ class Field(Protocol):
 class Noise(Protocol):
     """Where the noise of a call comes from; one implementation is chosen a call."""
 
-    def field(self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose) -> Field:
+    def field(
+        self,
+        rows: Sequence[Stream],
+        positions: Sequence[int],
+        vocab_size: int,
+        purpose: Purpose,
+        device: torch.device = _CPU,
+    ) -> Field:
         """The Exp(1) noise of one draw; see `exponential`."""
         ...
 
     def exponential(
-        self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose
+        self,
+        rows: Sequence[Stream],
+        positions: Sequence[int],
+        vocab_size: int,
+        purpose: Purpose,
+        device: torch.device = _CPU,
     ) -> Tensor:
-        """Exp(1) noise [B, V], for the rows at the absolute positions int64 [B]."""
+        """Exp(1) noise [B, V], for the rows at the absolute positions, B of them."""
         ...
 
-    def uniform(self, rows: Sequence[Stream], positions: Tensor, purpose: Purpose) -> Tensor:
+    def uniform(
+        self, rows: Sequence[Stream], positions: Sequence[int], purpose: Purpose, device: torch.device = _CPU
+    ) -> Tensor:
         """Uniform noise float64 [B] in the open interval (0, 1)."""
         ...
 
@@ -102,27 +117,42 @@ class SeededNoise:
     of processes can't change a draw, and it is the same on every device up to the rounding of a logarithm.
     """
 
-    def _bits(self, rows: Sequence[Stream], positions: Tensor, purpose: Purpose) -> Tensor:
-        names = torch.tensor([[_signed(row.seed), row.lane] for row in rows], dtype=torch.long)
-        names = names.to(positions.device, non_blocking=True)
-        key = _absorb(_mix(names[:, 0]), names[:, 1])
-        return _absorb(_absorb(key, positions), int(purpose))
+    def _bits(
+        self, rows: Sequence[Stream], positions: Sequence[int], purpose: Purpose, device: torch.device
+    ) -> Tensor:
+        names = [
+            [_signed(row.seed), row.lane, position] for row, position in zip(rows, positions, strict=True)
+        ]
+        seeds, lanes, places = torch.tensor(names, dtype=torch.long).T.to(device, non_blocking=True)
+        return _absorb(_absorb(_absorb(_mix(seeds), lanes), places), int(purpose))
 
     def field(
-        self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose
+        self,
+        rows: Sequence[Stream],
+        positions: Sequence[int],
+        vocab_size: int,
+        purpose: Purpose,
+        device: torch.device = _CPU,
     ) -> "_SeededField":
         """The Exp(1) noise of one draw, float64."""
-        return _SeededField(self._bits(rows, positions, purpose), vocab_size)
+        return _SeededField(self._bits(rows, positions, purpose, device), vocab_size)
 
     def exponential(
-        self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose
+        self,
+        rows: Sequence[Stream],
+        positions: Sequence[int],
+        vocab_size: int,
+        purpose: Purpose,
+        device: torch.device = _CPU,
     ) -> Tensor:
         """Exp(1) noise, float64 [B, V]."""
-        return self.field(rows, positions, vocab_size, purpose).dense()
+        return self.field(rows, positions, vocab_size, purpose, device).dense()
 
-    def uniform(self, rows: Sequence[Stream], positions: Tensor, purpose: Purpose) -> Tensor:
+    def uniform(
+        self, rows: Sequence[Stream], positions: Sequence[int], purpose: Purpose, device: torch.device = _CPU
+    ) -> Tensor:
         """Uniform noise, float64 [B]."""
-        return _to_uniform(self._bits(rows, positions, purpose))
+        return _to_uniform(self._bits(rows, positions, purpose, device))
 
 
 @attrs.frozen(eq=False)
@@ -155,57 +185,67 @@ class GlobalNoise:
         self._slots = slots
 
     def field(
-        self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose
+        self,
+        rows: Sequence[Stream],
+        positions: Sequence[int],
+        vocab_size: int,
+        purpose: Purpose,
+        device: torch.device = _CPU,
     ) -> "_GlobalField":
         """The Exp(1) noise of one draw, float32."""
-        slots = torch.tensor([row.slot for row in rows], dtype=torch.long)
-        return _GlobalField(slots, (self._size(rows), vocab_size), positions.device)
+        slots = [row.slot for row in rows]
+        return _GlobalField(slots, (max(self._slots, max(slots) + 1), vocab_size), device)
 
     def exponential(
-        self, rows: Sequence[Stream], positions: Tensor, vocab_size: int, purpose: Purpose
+        self,
+        rows: Sequence[Stream],
+        positions: Sequence[int],
+        vocab_size: int,
+        purpose: Purpose,
+        device: torch.device = _CPU,
     ) -> Tensor:
         """Exp(1) noise, float32 [B, V]."""
-        return self.field(rows, positions, vocab_size, purpose).dense()
+        return self.field(rows, positions, vocab_size, purpose, device).dense()
 
-    def uniform(self, rows: Sequence[Stream], positions: Tensor, purpose: Purpose) -> Tensor:
+    def uniform(
+        self, rows: Sequence[Stream], positions: Sequence[int], purpose: Purpose, device: torch.device = _CPU
+    ) -> Tensor:
         """Uniform noise, float64 [B]."""
-        noise = torch.rand(self._size(rows), device=positions.device, dtype=torch.float64)
-        slots = torch.tensor([row.slot for row in rows], device=noise.device)
+        slots = [row.slot for row in rows]
+        noise = torch.rand(max(self._slots, max(slots) + 1), device=device, dtype=torch.float64)
         return noise.clamp_min_(2.0**-54)[slots]
 
-    def _size(self, rows: Sequence[Stream]) -> int:
-        return max(self._slots, max(row.slot for row in rows) + 1)
 
-
-_FEW = 1 << 14
-"""So many logarithms cost no more than to run the twister by other means."""
+_FEW = 256
+"""So many logarithms cost no more than to take the twister's numbers by other means."""
 
 
 class _GlobalField:
     """Noise that the global generator gives out once for all slots, at the first look."""
 
-    def __init__(self, slots: Tensor, size: tuple[int, int], device: torch.device) -> None:
+    def __init__(self, slots: list[int], size: tuple[int, int], device: torch.device) -> None:
         self._slots, self._size, self._device = slots, size, device
         self._all: Tensor | None = None
         self._words: Words | None = None
+        self._before: Tensor | None = None
 
     def dense(self, rows: Sequence[int] | None = None) -> Tensor:
         if self._all is None:
+            if self._before is not None:  # single values were given out: all of them are the same once more
+                torch.set_rng_state(self._before)
             self._all = torch.empty(self._size, device=self._device).exponential_(1)
-        slots = self._slots if rows is None else self._slots[list(rows)]
-        in_order = slots.tolist() == list(range(self._size[0]))
-        return self._all if in_order else self._all[slots.to(self._device)]
+        slots = self._slots if rows is None else [self._slots[row] for row in rows]
+        return self._all if slots == [*range(self._size[0])] else self._all[slots]
 
     def at(self, rows: Sequence[int], ids: Tensor) -> Tensor:
-        ids = ids.clamp(max=self._size[1] - 1)
-        slots = self._slots[list(rows)].to(ids.device)[:, None]
-        many = self._size[0] * self._size[1] > _FEW
-        if self._all is None and many and ids.is_cpu and knows_torch():
-            self._words = self._words or Words(self._size[0] * self._size[1])
-            return self._words.exponential(slots * self._size[1] + ids)
-        self.dense()
-        assert self._all is not None
-        return self._all[slots, ids]
+        count, vocab_size = self._size
+        ids = ids.clamp(max=vocab_size - 1)
+        if self._all is None and count * vocab_size > _FEW and ids.is_cpu and knows_torch():
+            if self._words is None:
+                self._before, self._words = torch.get_rng_state(), Words(count * vocab_size)
+            starts = torch.tensor([[self._slots[row] * vocab_size] for row in rows])
+            return self._words.exponential(starts + ids)
+        return self.dense(rows).gather(1, ids)
 
 
 def race(scores: Tensor, noise: Tensor, p: Tensor | None = None) -> Tensor:

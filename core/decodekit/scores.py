@@ -10,9 +10,9 @@ from torch import Tensor
 from decodekit.head import argmax
 from decodekit.randomness import Field, race
 
-__all__ = ["Memory", "Part", "Scores"]
+__all__ = ["BLUR", "Memory", "Part", "Scores"]
 
-_BLUR = 1e-5
+BLUR = 1e-5
 """Two ratios this near to each other may be in another order after other sums."""
 _FEW = 1_024
 """Rows with at most so many tokens are filled up to the widest of them."""
@@ -113,6 +113,11 @@ class Scores:
         """All of the logits [B, V]."""
         return cls([Part(list(range(len(logits))), logits)], logits.shape[-1])
 
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.parts[0].logits.device
+
     def __len__(self) -> int:
         return sum(len(part.rows) for part in self.parts)
 
@@ -153,7 +158,7 @@ class Scores:
             return race(part.logits, field.dense(part.rows))
         p, noise = part.logits.softmax(dim=-1), field.at(part.rows, part.ids)
         first = (p / noise).topk(min(2, p.shape[-1]), dim=-1).values
-        if bool((first[:, -1] >= first[:, 0] * (1 - _BLUR)).any()) and p.shape[-1] > 1:
+        if bool((first[:, -1] >= first[:, 0] * (1 - BLUR)).any()) and p.shape[-1] > 1:
             # The last bit of a sum over V numbers may decide: take it over V numbers, as transformers does.
             wide = torch.nn.functional.pad(part.dense(self.vocab_size).softmax(dim=-1), (0, 1))
             p = wide.gather(1, part.ids)

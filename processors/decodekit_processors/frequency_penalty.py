@@ -27,6 +27,7 @@ class FrequencyPenalty(Processor):
     NAME: ClassVar[str] = "frequency_penalty"
     LAWS: ClassVar[Laws] = Laws(shift_invariant=True, permutation_equivariant=True, upper_set=True)
     PLACE: ClassVar[Place] = Place(phase=Phase.PENALTY)
+    BY_ROW: ClassVar[frozenset[str]] = frozenset({"frequency_penalty"})
 
     frequency_penalty: float = param(
         0.0, range="[-2, 2]", neutral=0.0, help="α, what each occurrence costs; 0 is none."

@@ -34,6 +34,7 @@ class MinP(Processor):
         nested="-min_p",
     )
     PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
+    BY_ROW: ClassVar[frozenset[str]] = frozenset({"min_p", "min_tokens_to_keep"})
 
     min_p: float = param(
         0.05, range="[0, 1]", neutral=0.0, help="The smallest p_i / max(p) that stays; 0 keeps all."
@@ -54,4 +55,5 @@ class MinP(Processor):
 
     def cut(self, head: Head) -> Cut:
         """Where it cuts, told from the largest logits."""
-        return head.near(head.largest + math.log(self.min_p), self.min_tokens_to_keep)
+        log = self.min_p.log() if isinstance(self.min_p, Tensor) else math.log(self.min_p)
+        return head.near(head.largest + log, self.min_tokens_to_keep)

@@ -27,6 +27,7 @@ class PresencePenalty(Processor):
     NAME: ClassVar[str] = "presence_penalty"
     LAWS: ClassVar[Laws] = Laws(shift_invariant=True, permutation_equivariant=True, upper_set=True)
     PLACE: ClassVar[Place] = Place(phase=Phase.PENALTY)
+    BY_ROW: ClassVar[frozenset[str]] = frozenset({"presence_penalty"})
 
     presence_penalty: float = param(
         0.0, range="[-2, 2]", neutral=0.0, help="α, what having occurred costs; 0 is none."

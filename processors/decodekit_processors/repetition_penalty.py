@@ -29,6 +29,7 @@ class RepetitionPenalty(Processor):
     NAME: ClassVar[str] = "repetition_penalty"
     LAWS: ClassVar[Laws] = Laws(permutation_equivariant=True, upper_set=True, commutes_with_temperature=True)
     PLACE: ClassVar[Place] = Place(phase=Phase.PENALTY)
+    BY_ROW: ClassVar[frozenset[str]] = frozenset({"repetition_penalty"})
 
     repetition_penalty: float = param(
         1.0, range="(0, inf)", neutral=1.0, help="θ; 1 is none, 1.1 to 1.3 is usual, below 1 is a reward."

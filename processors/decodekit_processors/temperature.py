@@ -33,6 +33,7 @@ class Temperature(Processor):
         commutes_with_temperature=True,
     )
     PLACE: ClassVar[Place] = Place(phase=Phase.TEMPERATURE, scope=Scope.HEAD)
+    BY_ROW: ClassVar[frozenset[str]] = frozenset({"temperature"})
 
     temperature: float = param(
         1.0, range="(0, inf)", neutral=1.0, help="T, the divisor of the logits; for T = 0 decode with greedy."
@@ -40,6 +41,6 @@ class Temperature(Processor):
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Return ``logits / T``."""
-        if self.temperature < _SMALLEST:
+        if isinstance(self.temperature, float) and self.temperature < _SMALLEST:
             return (logits - logits.amax(dim=-1, keepdim=True)) / _SMALLEST  # the same law, without overflow
         return logits / self.temperature

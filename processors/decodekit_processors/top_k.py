@@ -34,6 +34,7 @@ class TopK(Processor):
         nested="top_k",
     )
     PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
+    BY_ROW: ClassVar[frozenset[str]] = frozenset({"top_k"})
 
     top_k: int = param(50, range="[0, inf)", neutral=0, help="k, the number of tokens to keep; 0 keeps all.")
 

@@ -38,6 +38,7 @@ class TopP(Processor):
         nested="top_p",
     )
     PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
+    BY_ROW: ClassVar[frozenset[str]] = frozenset({"top_p", "min_tokens_to_keep"})
 
     top_p: float = param(
         1.0, range="[0, 1]", neutral=1.0, help="p, the probability mass to keep; 1 keeps all."

@@ -43,7 +43,7 @@ def chain_rows(model: Any, tokenizer: Any) -> dict[str, tuple[str, Run, Run]]:
         rows[f"chain {text}, seed"] = ("transformers", base, _steps(text, batches, SeededNoise()))
         rows[f"chain {text}"] = ("transformers", base, _steps(text, batches, GlobalNoise(ROWS)))
     each = [f"temperature={0.7 + row / 50} > top_p=0.95" for row in range(ROWS)]
-    same, own = (_steps(texts, batches, SeededNoise()) for texts in (each[0], each))
+    same, own = _one_by_one(each, batches), _steps(each, batches, SeededNoise(), ROWS)
     rows["chain temperature > top_p, values per row"] = ("one value for all", same, own)
     for text in ("repetition_penalty=1.1", "no_repeat_ngram_size=3", "dry", "frequency_penalty=0.5"):
         short, long = (_with_history(text, batches[0], length) for length in (256, 16_384))
@@ -73,7 +73,13 @@ def _with_transformers(warpers: Sequence[Any], batches: Sequence[Tensor]) -> Run
     return run
 
 
-def _steps(texts: str | Sequence[str], batches: Sequence[Tensor], noise: Noise) -> Run:
+def _one_by_one(texts: Sequence[str], batches: Sequence[Tensor]) -> Run:
+    """Batches with one chain for all rows, the same values in all as `_steps` has in each."""
+    runs = [_steps(text, batches, SeededNoise()) for text in texts]
+    return lambda: [run() for run in runs]
+
+
+def _steps(texts: str | Sequence[str], batches: Sequence[Tensor], noise: Noise, times: int = 1) -> Run:
     """What a step does: checks, chain, draw, and the log-probability of the token."""
     texts = [texts] if isinstance(texts, str) else texts
     chains = [dk.Chain.parse(text).bind(dk.CallContext(vocab_size=VOCAB)) for text in texts]
@@ -82,10 +88,9 @@ def _steps(texts: str | Sequence[str], batches: Sequence[Tensor], noise: Noise) 
 
     def run() -> list[Any]:
         drawn = []
-        for logits in batches:
-            p = process(chains, rows, history, logits)
-            positions = torch.ones(ROWS, dtype=torch.long)
-            tokens = p.columns[0].draw(noise.field(rows, positions, VOCAB, Purpose.TOKEN))
+        for logits in [*batches] * times:
+            p = process(chains, rows, lambda: history, logits)
+            tokens = p.columns[0].draw(noise.field(rows, [1] * ROWS, VOCAB, Purpose.TOKEN))
             drawn.append(p.logprobs_of([[token] for token in tokens.tolist()]))
         return drawn
 

@@ -7,7 +7,6 @@ from decodekit.randomness import SeededNoise
 from decodekit.scores import Scores
 
 FLAT = Scores.of(torch.zeros(1, 50_000))
-CPU = torch.device("cpu")
 
 
 def drawn(length, offset, purpose, greedy=False):
@@ -31,5 +30,5 @@ def test_a_row_at_temperature_zero_takes_the_lowest_of_the_largest():
 
 def test_rows_may_stand_at_different_offsets():
     rows = [Row(prompt=0, prompt_tokens=[1] * 4), Row(prompt=1, prompt_tokens=[1], tokens=[2, 3])]
-    assert positions(rows, [0, 2], CPU).tolist() == [4, 5]
-    assert positions(rows, 1, CPU).tolist() == [5, 4]
+    assert positions(rows, [0, 2]) == [4, 5]
+    assert positions(rows, 1) == [5, 4]

@@ -114,7 +114,7 @@ def test_the_draw_is_the_same_on_both_ways(processors, noise):
         whole, short = Scores.of(chain.apply(x, HISTORY, states)[0]), chain.run(x, HISTORY, states)[0]
         for scores in (whole, short):
             torch.manual_seed(seed)
-            field = noise.field(streams, torch.full((3,), seed), V, Purpose.TOKEN)
+            field = noise.field(streams, [seed] * 3, V, Purpose.TOKEN)
             drawn.append((scores.draw(field).tolist(), torch.get_rng_state().tolist()))
         assert drawn[0] == drawn[1]
 
@@ -180,7 +180,7 @@ def test_rows_that_are_cut_and_rows_that_are_not_draw_from_one_field(noise):
         drawn = []
         for scores in (mixed, Scores.of(mixed.dense)):
             torch.manual_seed(seed)
-            drawn.append(scores.draw(noise.field(streams, torch.full((3,), seed), V, Purpose.TOKEN)).tolist())
+            drawn.append(scores.draw(noise.field(streams, [seed] * 3, V, Purpose.TOKEN)).tolist())
         assert drawn[0] == drawn[1]
     again = mixed.select([2, 0, 0, 1])
     assert torch.equal(again.dense, mixed.dense[[2, 0, 0, 1]])

@@ -28,7 +28,7 @@ def test_values_and_state_are_torchs_to_the_bit(seed, before, count):
 
 
 def field(slots=3):
-    return GlobalNoise(slots).field([Stream(2), Stream(0)], torch.tensor([5, 6]), 50, Purpose.TOKEN)
+    return GlobalNoise(slots).field([Stream(2), Stream(0)], [5, 6], 500, Purpose.TOKEN)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -39,13 +39,13 @@ def test_single_values_of_the_global_noise_are_those_of_all_and_are_drawn_once(m
     monkeypatch.setattr("decodekit.randomness.knows_torch", lambda: known)
     torch.manual_seed(7)
     lazy = field()
-    ids = torch.tensor([[4, 49, 50]])
+    ids = torch.tensor([[4, 499, 500]])
     first, second = lazy.at([0], ids), lazy.at([1], ids)
-    assert torch.equal(torch.cat([first, second])[:, :2], whole[:, [4, 49]])
+    assert torch.equal(torch.cat([first, second])[:, :2], whole[:, [4, 499]])
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_another_torch_is_found_out(monkeypatch):
     assert knows_torch()
-    monkeypatch.setattr(mersenne.math, "log1p", lambda u: 0.5)
+    monkeypatch.setattr(mersenne.Words, "exponential", lambda self, places: places + 0.5)
     assert not knows_torch.__wrapped__()

@@ -29,7 +29,7 @@ def test_a_seeded_draw_does_not_depend_on_the_batch(named, vocab_size, data):
 
     def of(items):
         rows, positions = zip(*items, strict=True)
-        return noise.exponential(rows, torch.tensor(positions), vocab_size, purpose)
+        return noise.exponential(rows, positions, vocab_size, purpose)
 
     together = of(named)
     for place, item in enumerate(named):
@@ -38,7 +38,7 @@ def test_a_seeded_draw_does_not_depend_on_the_batch(named, vocab_size, data):
     assert together.isfinite().all()
     # a larger vocabulary only adds tokens
     rows, positions = zip(*named, strict=True)
-    wider = noise.exponential(rows, torch.tensor(positions), vocab_size + 5, purpose)
+    wider = noise.exponential(rows, positions, vocab_size + 5, purpose)
     assert torch.equal(wider[:, :vocab_size], together)
 
 
@@ -55,14 +55,14 @@ def test_another_seed_lane_position_or_purpose_is_another_draw(stream, position,
     else:
         purpose = Purpose.ACCEPT
     noise = SeededNoise()
-    first = noise.uniform([stream], torch.tensor([position]), Purpose.TOKEN)
-    assert first != noise.uniform([other], torch.tensor([other_position]), purpose)
+    first = noise.uniform([stream], [position], Purpose.TOKEN)
+    assert first != noise.uniform([other], [other_position], purpose)
     assert 0 < first < 1
 
 
 def test_the_slot_is_no_part_of_a_seeded_stream():
     one, two = (
-        SeededNoise().uniform([Stream(3, 1, slot)], torch.tensor([7]), Purpose.TOKEN) for slot in (0, 9)
+        SeededNoise().uniform([Stream(3, 1, slot)], [7], Purpose.TOKEN) for slot in (0, 9)
     )
     assert torch.equal(one, two)
 
@@ -70,7 +70,7 @@ def test_the_slot_is_no_part_of_a_seeded_stream():
 def test_seeded_noise_is_exponential_and_streams_are_uncorrelated():
     rows = [Stream(seed, lane) for seed in range(20) for lane in range(10)]
     count = 2000
-    noise = SeededNoise().exponential(rows, torch.full((len(rows),), 11), count, Purpose.TOKEN)
+    noise = SeededNoise().exponential(rows, [11] * len(rows), count, Purpose.TOKEN)
     size = noise.numel()
     # five standard errors of the mean (sd 1) and of the second moment (sd sqrt(20))
     assert abs(noise.mean() - 1) < 5 / math.sqrt(size)
@@ -94,7 +94,7 @@ def chi_square(tokens, probabilities):
 def test_the_race_draws_from_the_distribution_and_the_check_can_fail():
     rows = [Stream(seed) for seed in range(40_000)]
     probabilities = torch.tensor([0.5, 0.25, 0.15, 0.08, 0.02], dtype=torch.float64)
-    noise = SeededNoise().exponential(rows, torch.zeros(len(rows), dtype=torch.long), 5, Purpose.TOKEN)
+    noise = SeededNoise().exponential(rows, [0] * len(rows), 5, Purpose.TOKEN)
     scores = probabilities.log().expand(len(rows), -1)
     bound = 45.0  # chi-square of 4 degrees of freedom exceeds it with probability 4e-9
     assert chi_square(race(scores, noise), probabilities) < bound
@@ -114,14 +114,14 @@ def test_without_a_seed_the_draw_is_torch_multinomial(seed, batch, vocab_size):
         state = torch.random.get_rng_state()
         torch.manual_seed(seed)
         noise = GlobalNoise(batch).exponential(
-            rows, torch.zeros(batch, dtype=torch.long), vocab_size, Purpose.TOKEN
+            rows, [0] * batch, vocab_size, Purpose.TOKEN
         )
         assert torch.equal(race(scores, noise), expected)
         assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_rows_that_have_left_still_consume_the_global_generator():
-    positions = torch.zeros(1, dtype=torch.long)
+    positions = [0]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         whole = torch.empty(3, 4).exponential_(1)

@@ -1,0 +1,178 @@
+"""The short way through chains of truncations: no look at what a draw does not depend on.
+
+Each truncation says where it cuts and of which rows it is sure, and nobody waits for the answer: the draw
+itself tells at its end, in one read, which rows were unsure, not finite, or too near to another token. Those
+are processed with care. Rows whose chains differ in the values of parameters alone go through one chain
+that holds a value for each.
+"""
+
+import copy
+import functools
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from decodekit.chain import Chain, wide
+from decodekit.flow import cuts
+from decodekit.head import Head
+from decodekit.history import History
+from decodekit.processor import Processor
+from decodekit.randomness import Field
+from decodekit.scores import BLUR, Part, Scores
+
+__all__ = ["Glimpse", "glimpse"]
+
+
+class Glimpse(Scores):
+    """Scores of which no more is computed than somebody looks at."""
+
+    def __init__(self, head: Head, sure: Tensor | None, careful: Callable[[list[int]], Scores]) -> None:
+        """Take what is left of B rows.
+
+        Args:
+            head: the tokens that stay; all others are impossible.
+            sure: bool [B], of which rows that is certain; None for all.
+            careful: gives the scores of the rows that it is called with.
+        """
+        object.__setattr__(self, "vocab_size", head.vocab_size)  # as attrs does for a frozen class
+        self.__dict__.update(_head=head, _sure=sure, _careful=careful)
+
+    _head: Head
+    _sure: Tensor | None
+    _careful: Callable[[list[int]], Scores]
+
+    @cached_property
+    def parts(self) -> Sequence[Part]:  # type: ignore[override]  # computed at the first look
+        """The rows, processed with care where that is needed."""
+        fine = self._head.logits[:, 0].isfinite()
+        fine = (fine if self._sure is None else fine & self._sure).tolist()
+        good = [row for row, sure in enumerate(fine) if sure]
+        rest = [row for row, sure in enumerate(fine) if not sure]
+        part = Part([*range(len(fine))], self._head.logits, self._head.ids)
+        if not rest:
+            return [part]
+        return [*([part.take(good, good)] if good else []), *self._careful(rest).renamed(rest)]
+
+    def __len__(self) -> int:
+        return len(self._head.ids)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self._head.ids.device
+
+    def draw(self, field: Field) -> Tensor:
+        """A token for each row, int64 [B]; see `Scores.draw`."""
+        if "parts" in self.__dict__:
+            return super().draw(field)
+        head = self._head
+        p = head.logits.softmax(dim=-1)
+        ratio, place = (p / field.at(range(len(self)), head.ids)).topk(min(2, p.shape[-1]), dim=-1)
+        # False as well where something is NaN, or no number.
+        sure = ratio[:, -1] < ratio[:, 0] * (1 - BLUR) if p.shape[-1] > 1 else ratio[:, 0].isfinite()
+        sure = sure if self._sure is None else sure & self._sure
+        if bool(sure.all()):
+            return head.ids.gather(1, place[:, :1])[:, 0]
+        return super().draw(field)
+
+
+def glimpse(
+    chains: Sequence[Chain],
+    logits: Tensor,
+    history: Callable[[], History],
+    careful: Callable[[list[int]], Scores],
+    least: int = 1,
+) -> Glimpse | None:
+    """The scores of rows on the short way; None when the chain of one has none.
+
+    Args:
+        chains: of each of the B rows.
+        logits: [B, V].
+        history: gives the tokens of the rows; asked for where a processor may look at them.
+        careful: see `Glimpse`.
+        least: how many of the largest logits are looked at, if a chain does not ask for more.
+    """
+    if any(chain.opening is None for chain in chains):
+        return None
+    logits, groups = wide(logits), _groups(chains)
+    if len(groups) == 1:
+        return Glimpse(*_run(chains, logits, history, least), careful)
+    begin = [row for row, chain in enumerate(chains) if chain.opening == 0]
+    found = Head.of(logits, max(least, *(chains[row].reach for row in begin))) if begin else None
+    heads, surely = [], []
+    for members in groups:
+        own = [chains[row] for row in members]
+        index = torch.tensor(members, device=logits.device)
+        start = found.select(index) if found is not None and own[0].opening == 0 else logits[index]
+        head, sure = _run(own, start, lambda index=index: history().select(index), least)  # type: ignore[misc]  # mypy can't infer a lambda with a default
+        heads.append(head)
+        surely.append(torch.ones(len(members), dtype=torch.bool) if sure is None else sure)
+    order = torch.tensor([row for members in groups for row in members], device=logits.device).argsort()
+    return Glimpse(Head.together(heads).select(order), torch.cat(surely)[order], careful)
+
+
+def _groups(chains: Sequence[Chain]) -> list[list[int]]:
+    """The rows that go through one chain, each with its own values."""
+    if all(chain is chains[0] for chain in chains):
+        return [[*range(len(chains))]]
+    groups: dict[object, list[int]] = {}
+    for row, chain in enumerate(chains):
+        groups.setdefault(chain.shape, []).append(row)
+    return list(groups.values())
+
+
+def _run(
+    chains: Sequence[Chain], start: Tensor | Head, history: Callable[[], History], least: int
+) -> tuple[Head, Tensor | None]:
+    """The head that chains of one shape leave of each row, if all are sure, and of which rows they are."""
+    opening = chains[0].opening
+    assert opening is not None  # asked before
+    processors = _side_by_side(chains, start.logits.dtype if isinstance(start, Head) else start.dtype)
+    for processor in processors[:opening]:
+        start = processor(start, history())
+    if not isinstance(start, Head):
+        start = Head.of(start, max(least, *(chain.reaches[opening] for chain in chains)))
+    head, sure, nothing = start, None, _no_history(len(chains), start.ids.device)
+    for processor in processors[opening:]:
+        if not cuts(processor):
+            head = head.to(processor(head.logits, nothing), functools.partial(_all, processor, nothing))
+            continue
+        cut = processor.cut(head)
+        if cut is None:
+            return head, torch.zeros(len(chains), dtype=torch.bool, device=head.ids.device)
+        head = head.kept(cut.floor)
+        if cut.clear is not None:
+            sure = cut.clear if sure is None else sure & cut.clear
+    return head, sure
+
+
+def _all(processor: Processor, history: History, whole: Tensor) -> Tensor:
+    return processor(whole, history)
+
+
+@functools.lru_cache(64)
+def _no_history(rows: int, device: torch.device) -> History:
+    """For processors that declare that they look at none."""
+    return History.of([[]] * rows).to(device)
+
+
+def _side_by_side(chains: Sequence[Chain], dtype: torch.dtype) -> list[Processor]:
+    """One chain for rows with chains of one shape."""
+    if all(chain is chains[0] for chain in chains):
+        return chains[0].active
+    return [_stack(items, dtype) for items in zip(*(chain.active for chain in chains), strict=True)]
+
+
+def _stack(items: Sequence[Processor], dtype: torch.dtype) -> Processor:
+    """One processor for rows, whose parameters are tensors [B, 1] where they differ."""
+    first = items[0]
+    stacked = copy.copy(first)
+    for name in type(first).BY_ROW:
+        values = [getattr(item, name) for item in items]
+        if any(value != values[0] for value in values):
+            kind = dtype if isinstance(values[0], float) else torch.long
+            tensor = torch.tensor(values, dtype=kind)[:, None]
+            object.__setattr__(stacked, name, tensor)  # frozen for everybody else
+    return stacked
