@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from decodekit.blocks import as_blocks, forced_tokens
-from decodekit.chain import Chain
+from decodekit.chain import Chain, wide
 from decodekit.distribution import Distribution, Drafts, process, unprocessed
 from decodekit.draws import draw, positions
 from decodekit.errors import PluginError
@@ -23,7 +23,7 @@ from decodekit.row import NEGATIVE, TARGET, Row, give_free_slots
 from decodekit.session import Session
 from decodekit.stopping import StopRules
 from decodekit.traces import Trace
-from decodekit.tracking import Branch, OwnSession, TrackedSession, wide
+from decodekit.tracking import Branch, OwnSession, TrackedSession
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -24,6 +24,7 @@ from decodekit.choice import (
 )
 from decodekit.drop_in import bypassed
 from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError
+from decodekit.inference import may_infer, wash
 from decodekit.keep import Keep
 from decodekit.loop import decode
 from decodekit.outputs import AnyOutput, RowStats, Stats, assemble
@@ -82,7 +83,9 @@ class Call:
     chains: list[Chain]
     batch: Batch
     keep: Keep
+    models: list["PreTrainedModel"]
     synced: bool = False
+    inference: bool = False
     _started: float = 0.0
     _fed: float = 0.0
     _stopped: float = 0.0
@@ -95,10 +98,15 @@ class Call:
             self._ended = True
             return
         self._started = time.perf_counter()
-        for _ in decode(self.batch, self.strategy, synced=self.synced):
-            self._stopped = time.perf_counter()
-            self._fed = self._fed or self._stopped
-            yield
+        mode = torch.inference_mode if self.inference else torch.no_grad
+        try:
+            for _ in decode(self.batch, self.strategy, synced=self.synced, mode=mode):
+                self._stopped = time.perf_counter()
+                self._fed = self._fed or self._stopped
+                yield
+        finally:
+            if self.inference:
+                wash(self.models)
         self._ended = True
 
     @property
@@ -196,7 +204,19 @@ def prepare(
     if request.config.token_healing:
         return prepare(model, None, generation_config, _healed(model, request, kwargs, options), options)
     synced = _synced(model, request, strategy, options)
-    return Call(request=request, strategy=strategy, chains=chains, batch=batch, keep=keep, synced=synced)
+    models = [model, *strategy.models.values(), *strategy.foreign_models.values()]
+    shown = (options.stopping_criteria, options.logits_processor, options.prefix_allowed_tokens_fn)
+    shown_or_kept = any(shown) or request.cache is not None or batch.target.compiled is not None or synced
+    return Call(
+        request=request,
+        strategy=strategy,
+        chains=chains,
+        batch=batch,
+        keep=keep,
+        models=models,
+        synced=synced,
+        inference=may_infer(models, strategy, keep, shown=shown_or_kept),
+    )
 
 
 def _with_callers_length(request: Request, options: Options) -> Request:

@@ -121,7 +121,9 @@ class Chain:
     @cached_property
     def active(self) -> list[Processor]:
         """The processors that change something."""
-        return [item for item in self.processors if isinstance(item, StatefulProcessor) or not item.is_neutral]
+        return [
+            item for item in self.processors if isinstance(item, StatefulProcessor) or not item.is_neutral
+        ]
 
     @cached_property
     def reaches(self) -> list[int]:
@@ -171,4 +173,4 @@ def _fixed(item: Processor) -> object:
 
 def wide(logits: Tensor) -> Tensor:
     """The logits in float32 or better."""
-    return logits if logits.dtype == torch.float64 else logits.float()
+    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()

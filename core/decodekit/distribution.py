@@ -229,10 +229,10 @@ def _shortly(
         wider = _shortly(*given, widths[1:]) if len(widths) > 1 else None
         return wider if wider is not None else _carefully(*given, [()] * len(some))[0]
 
-    own = [chains[row.chain] for row in rows]
-    if any(chain.opening for chain in own):  # what stands before it may hide what is wrong
+    numbers = [row.chain for row in rows]
+    if any(chains[number].opening for number in {*numbers}):  # what stands before it may hide what is wrong
         _check_raw(chains, rows, logits)
-    return glimpse(own, logits, history, careful, widths[0])
+    return glimpse(chains, numbers, logits, history, careful, widths[0])
 
 
 def _carefully(

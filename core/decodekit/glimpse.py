@@ -80,6 +80,7 @@ class Glimpse(Scores):
 
 def glimpse(
     chains: Sequence[Chain],
+    numbers: Sequence[int],
     logits: Tensor,
     history: Callable[[], History],
     careful: Callable[[list[int]], Scores],
@@ -88,60 +89,72 @@ def glimpse(
     """The scores of rows on the short way; None when the chain of one has none.
 
     Args:
-        chains: of each of the B rows.
+        chains: of the call.
+        numbers: which of them is each row's, B of them.
         logits: [B, V].
         history: gives the tokens of the rows; asked for where a processor may look at them.
         careful: see `Glimpse`.
         least: how many of the largest logits are looked at, if a chain does not ask for more.
     """
-    if any(chain.opening is None for chain in chains):
+    in_use = set(numbers)
+    if any(chains[number].opening is None for number in in_use):
         return None
-    logits, groups = wide(logits), _groups(chains)
+    logits = wide(logits)
+    groups = _groups(chains, numbers) if len(in_use) > 1 else [[*range(len(numbers))]]
     if len(groups) == 1:
-        return Glimpse(*_run(chains, logits, history, least), careful)
-    begin = [row for row, chain in enumerate(chains) if chain.opening == 0]
-    found = Head.of(logits, max(least, *(chains[row].reach for row in begin))) if begin else None
+        return Glimpse(*_run(chains, numbers, logits, history, least), careful)
+    reaches = [chains[number].reach for number in in_use if chains[number].opening == 0]
+    found = Head.of(logits, max(least, *reaches)) if reaches else None
     heads, surely = [], []
     for members in groups:
-        own = [chains[row] for row in members]
-        index = torch.tensor(members, device=logits.device)
-        start = found.select(index) if found is not None and own[0].opening == 0 else logits[index]
-        head, sure = _run(own, start, lambda index=index: history().select(index), least)  # type: ignore[misc]  # mypy can't infer a lambda with a default
+        own, index = [numbers[row] for row in members], torch.tensor(members, device=logits.device)
+        start = found.select(index) if found is not None and chains[own[0]].opening == 0 else logits[index]
+        head, sure = _run(chains, own, start, functools.partial(_some, history, index), least)
         heads.append(head)
-        surely.append(torch.ones(len(members), dtype=torch.bool) if sure is None else sure)
+        surely.append(torch.ones_like(index, dtype=torch.bool) if sure is None else sure)
     order = torch.tensor([row for members in groups for row in members], device=logits.device).argsort()
     return Glimpse(Head.together(heads).select(order), torch.cat(surely)[order], careful)
 
 
-def _groups(chains: Sequence[Chain]) -> list[list[int]]:
+def _some(history: Callable[[], History], rows: Tensor) -> History:
+    return history().select(rows)
+
+
+def _groups(chains: Sequence[Chain], numbers: Sequence[int]) -> list[list[int]]:
     """The rows that go through one chain, each with its own values."""
-    if all(chain is chains[0] for chain in chains):
-        return [[*range(len(chains))]]
     groups: dict[object, list[int]] = {}
-    for row, chain in enumerate(chains):
-        groups.setdefault(chain.shape, []).append(row)
+    for row, number in enumerate(numbers):
+        groups.setdefault(chains[number].shape, []).append(row)
     return list(groups.values())
 
 
 def _run(
-    chains: Sequence[Chain], start: Tensor | Head, history: Callable[[], History], least: int
+    chains: Sequence[Chain],
+    numbers: Sequence[int],
+    start: Tensor | Head,
+    history: Callable[[], History],
+    least: int,
 ) -> tuple[Head, Tensor | None]:
     """The head that chains of one shape leave of each row, if all are sure, and of which rows they are."""
-    opening = chains[0].opening
+    in_use = {number: chains[number] for number in numbers}
+    opening = chains[numbers[0]].opening
     assert opening is not None  # asked before
-    processors = _side_by_side(chains, start.logits.dtype if isinstance(start, Head) else start.dtype)
+    processors = chains[numbers[0]].active
+    if len(in_use) > 1:
+        every = zip(*(chains[number].active for number in numbers), strict=True)
+        processors = [_stack(items, start.logits if isinstance(start, Head) else start) for items in every]
     for processor in processors[:opening]:
         start = processor(start, history())
     if not isinstance(start, Head):
-        start = Head.of(start, max(least, *(chain.reaches[opening] for chain in chains)))
-    head, sure, nothing = start, None, _no_history(len(chains), start.ids.device)
+        start = Head.of(start, max(least, *(chain.reaches[opening] for chain in in_use.values())))
+    head, sure, nothing = start, None, _no_history(len(numbers), start.ids.device)
     for processor in processors[opening:]:
         if not cuts(processor):
             head = head.to(processor(head.logits, nothing), functools.partial(_all, processor, nothing))
             continue
         cut = processor.cut(head)
         if cut is None:
-            return head, torch.zeros(len(chains), dtype=torch.bool, device=head.ids.device)
+            return head, torch.zeros(len(numbers), dtype=torch.bool, device=head.ids.device)
         head = head.kept(cut.floor)
         if cut.clear is not None:
             sure = cut.clear if sure is None else sure & cut.clear
@@ -158,21 +171,14 @@ def _no_history(rows: int, device: torch.device) -> History:
     return History.of([[]] * rows).to(device)
 
 
-def _side_by_side(chains: Sequence[Chain], dtype: torch.dtype) -> list[Processor]:
-    """One chain for rows with chains of one shape."""
-    if all(chain is chains[0] for chain in chains):
-        return chains[0].active
-    return [_stack(items, dtype) for items in zip(*(chain.active for chain in chains), strict=True)]
-
-
-def _stack(items: Sequence[Processor], dtype: torch.dtype) -> Processor:
+def _stack(items: Sequence[Processor], logits: Tensor) -> Processor:
     """One processor for rows, whose parameters are tensors [B, 1] where they differ."""
     first = items[0]
     stacked = copy.copy(first)
     for name in type(first).BY_ROW:
         values = [getattr(item, name) for item in items]
         if any(value != values[0] for value in values):
-            kind = dtype if isinstance(values[0], float) else torch.long
-            tensor = torch.tensor(values, dtype=kind)[:, None]
+            kind = logits.dtype if isinstance(values[0], float) else torch.long
+            tensor = torch.tensor(values, dtype=kind, device=logits.device)[:, None]
             object.__setattr__(stacked, name, tensor)  # frozen for everybody else
     return stacked

@@ -148,7 +148,9 @@ class Head:
     def together(heads: "Sequence[Head]") -> "Head":
         """The rows of complete heads, one after the other."""
         width = max(head.ids.shape[1] for head in heads)
-        logits = torch.cat([pad(head.logits, (0, width - head.ids.shape[1]), value=-torch.inf) for head in heads])
+        logits = torch.cat(
+            [pad(head.logits, (0, width - head.ids.shape[1]), value=-torch.inf) for head in heads]
+        )
         ids = [pad(head.ids, (0, width - head.ids.shape[1]), value=head.vocab_size) for head in heads]
         return Head(logits, torch.cat(ids), heads[0].vocab_size, complete=True)
 

@@ -1,6 +1,7 @@
 """The decoding loop, on one screen."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["anywhere", "decode"]
 
 
-def decode(batch: "Batch", strategy: "Strategy", *, synced: bool = False) -> Iterator[None]:
+def decode(
+    batch: "Batch",
+    strategy: "Strategy",
+    *,
+    synced: bool = False,
+    mode: Callable[[], AbstractContextManager[object]] = torch.no_grad,
+) -> Iterator[None]:
     """Decode until no row lives; yields after the prompts were fed, and after every step.
 
     At each of these points all that was committed is final.
@@ -23,23 +30,25 @@ def decode(batch: "Batch", strategy: "Strategy", *, synced: bool = False) -> Ite
         batch: the rows.
         strategy: what to do with them.
         synced: other processes share the model's weights: run the model until no row lives anywhere.
+        mode: what the steps run in; the prompts are fed without gradients, so that what modules make at
+            their first pass is ordinary.
     """
     with torch.no_grad():
         batch.prefill()
         strategy.start(batch)
     yield
-    device = batch.target.device
+    device, steps = batch.target.device, mode()
     while batch.rows:
         if synced:
             anywhere(True, device)
-        with torch.no_grad():
+        with steps:
             strategy.step(batch)
             batch.settle()
         yield
     while synced and anywhere(False, device):
         with torch.no_grad():
             batch.idle()
-    with torch.no_grad():
+    with steps:
         strategy.finish(batch)
 
 

@@ -187,8 +187,9 @@ class Session:
             CapabilityError: ``counts`` differ and the cache can't roll back; nothing has changed then.
         """
         batch, count = tokens.shape
-        counts = list(counts) if counts is not None else [count] * batch
-        first, uneven = self.width == 0, counts != [count] * batch
+        level = [count] * batch
+        counts = list(counts) if counts is not None else level
+        first, uneven = self.width == 0, counts != level
         if first:
             self.pads = [count - real for real in counts]
         elif uneven:
@@ -303,7 +304,9 @@ class Session:
     def idle(self) -> None:
         """Run the model once on nothing that matters: other processes run it, and wait for this one."""
         tokens = torch.zeros(max(len(self.pads), 1), 1, dtype=torch.long, device=self.device)
-        self.model(**{**self.inputs.given_later, self._names.tokens: tokens, "use_cache": False}, return_dict=True)
+        self.model(
+            **{**self.inputs.given_later, self._names.tokens: tokens, "use_cache": False}, return_dict=True
+        )
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep the given rows, in that order; a row may be named more than once."""

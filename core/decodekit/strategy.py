@@ -68,6 +68,10 @@ class Strategy:
     """Whether it draws at one position more than once (a draft and its verification), so that the draws
     must repeat: a call without a seed then takes its seeds from torch's global generator."""
 
+    GRADIENTS: ClassVar[bool] = False
+    """Whether a step computes gradients, or keeps tensors for whoever does; steps may run in torch's
+    inference mode otherwise."""
+
     def bind(self, model: "PreTrainedModel", context: CallContext) -> "Strategy":
         """Return the strategy for one call, e.g. with what it makes of the ``model``.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from decodekit.chain import wide
 from decodekit.distribution import Drafts
 from decodekit.errors import PluginError
 from decodekit.forward import Forward
@@ -15,7 +16,7 @@ from decodekit.session import Session
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Branch", "OwnSession", "TrackedSession", "wide"]
+__all__ = ["Branch", "OwnSession", "TrackedSession"]
 
 
 class TrackedSession:
@@ -235,11 +236,6 @@ class Branch:
         logits = self._tracked.forward(self._rows, drafts, last=True).logits[:, 0]
         self._target.tokens_fed += self._tracked.session.tokens_fed - before
         return wide(logits)
-
-
-def wide(logits: Tensor) -> Tensor:
-    """The logits in float32 or better."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _agreeing(old: Sequence[int], new: Sequence[int], most: int) -> int:

@@ -61,9 +61,7 @@ def test_another_seed_lane_position_or_purpose_is_another_draw(stream, position,
 
 
 def test_the_slot_is_no_part_of_a_seeded_stream():
-    one, two = (
-        SeededNoise().uniform([Stream(3, 1, slot)], [7], Purpose.TOKEN) for slot in (0, 9)
-    )
+    one, two = (SeededNoise().uniform([Stream(3, 1, slot)], [7], Purpose.TOKEN) for slot in (0, 9))
     assert torch.equal(one, two)
 
 
@@ -113,9 +111,7 @@ def test_without_a_seed_the_draw_is_torch_multinomial(seed, batch, vocab_size):
         expected = torch.multinomial(scores.softmax(-1), 1)[:, 0]
         state = torch.random.get_rng_state()
         torch.manual_seed(seed)
-        noise = GlobalNoise(batch).exponential(
-            rows, [0] * batch, vocab_size, Purpose.TOKEN
-        )
+        noise = GlobalNoise(batch).exponential(rows, [0] * batch, vocab_size, Purpose.TOKEN)
         assert torch.equal(race(scores, noise), expected)
         assert torch.equal(torch.random.get_rng_state(), state)
 
