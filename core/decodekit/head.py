@@ -87,6 +87,8 @@ class Head:
     @cached_property
     def probs(self) -> Tensor:
         """The probabilities of the head's tokens, [B, C]; they sum to 1 only where it is complete."""
+        if self.complete:
+            return self.logits.softmax(dim=-1)
         return (self.logits - self.log_total).exp()
 
     @cached_property
@@ -95,7 +97,7 @@ class Head:
         logp = self.whole - self.log_total
         return -(logp.exp() * logp).nansum(dim=-1, keepdim=True)
 
-    def near(self, floor: Tensor, least: int = 1) -> Cut:
+    def near(self, floor: Tensor, least: int | Tensor = 1) -> Cut:
         """A cut at a floor [B, 1] that was computed, so that rounding blurs it; ``least`` tokens stay."""
         blur = _MARGIN * (1 + self.largest.abs() / 64)
         clear = ((self.logits - floor).abs() > blur).all(dim=-1) & (floor > self.largest - _DEEP).squeeze(-1)
@@ -107,14 +109,23 @@ class Head:
         if isinstance(k, Tensor):
             floor = self.logits.gather(-1, k.clamp(max=size) - 1)
         else:
-            floor = self.logits[:, min(k, size) - 1, None]
+            floor = self.logits[:, min(k, size) - 1 : min(k, size)]
         return Cut(floor, None if self.complete else (self.logits[:, -1:] < floor).squeeze(-1))
 
-    def mass(self, p: float, least: int = 1) -> Cut:
-        """A cut after the shortest prefix with the probability ``p``, and at least ``least`` tokens."""
-        before = self.probs.cumsum(dim=-1) - self.probs  # the mass of all tokens above each one
-        count = (before < p).sum(dim=-1, keepdim=True).clamp(min=least)
-        return self.first(count, ((before[:, 1:] - p).abs() > _MARGIN).all(dim=-1))
+    def mass(self, p: float | Tensor, least: int | Tensor = 1) -> Cut:
+        """A cut after the shortest prefix with the probability ``p``, and at least ``least`` tokens.
+
+        Both may be tensors [B, 1].
+        """
+        before = self.probs.cumsum(dim=-1).sub_(self.probs)  # the mass of all tokens above each one
+        clear = ((before[:, 1:] - p).abs_() > _MARGIN).all(dim=-1)
+        if isinstance(least, Tensor) or least > 1:
+            return self.first((before < p).sum(dim=-1, keepdim=True).clamp(min=least), clear)
+        out = before >= p
+        out[:, 0] = False
+        floor = self.logits.masked_fill(out, torch.inf).amin(dim=-1, keepdim=True)
+        clear &= ((self.logits < floor) == out).all(dim=-1)  # else the last one ties with one that is out
+        return Cut(floor, clear if self.complete else clear & out[:, -1])
 
     def first(self, count: Tensor, clear: Tensor) -> Cut:
         """A cut after the first ``count`` tokens, int64 [B, 1]; not clear where the last of them ties."""

@@ -36,10 +36,10 @@ class Words:
     """
 
     def __init__(self, count: int, generator: torch.Generator | None = None) -> None:
-        self._words = torch.empty(count, dtype=torch.long)
-        self._words.random_(-(2**63), None, generator=generator)  # that is all 64 bits
+        self._words = torch.empty(count + 1, dtype=torch.long)  # one more, for the place after the last
+        self._words[:count].random_(-(2**63), None, generator=generator)  # that is all 64 bits
 
     def exponential(self, places: Tensor) -> Tensor:
-        """The values at some places, int64 in [0, count): float32 of the shape of ``places``."""
-        uniform = (self._words[places] & (2**53 - 1)).double() * 2.0**-53
-        return uniform.neg_().log1p_().neg_().float()
+        """The values at some places, int64 in [0, count]: float32 of the shape of ``places``; the last is any."""
+        bits = self._words[places].bitwise_and_(2**53 - 1)
+        return bits.double().mul_(-(2.0**-53)).log1p_().neg_().float()

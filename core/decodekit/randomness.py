@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,10 @@ _CPU = torch.device("cpu")
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, the odd constant of splitmix64, as a signed int64
 _MIX_A = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_B = -7723592293110705685  # 0x94D049BB133111EB
+
+_TURN = 2**64
+_GOLDEN_RATIO, _MIX_A_64, _MIX_B_64 = (np.uint64(each % _TURN) for each in (_GOLDEN, _MIX_A, _MIX_B))
+_30, _27, _31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 class Purpose(enum.IntEnum):
@@ -49,8 +54,15 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift_right(x, 31)
 
 
-def _absorb(key: Tensor, word: Tensor | int) -> Tensor:
-    return _mix((key + _GOLDEN) ^ _mix(torch.as_tensor(word, dtype=torch.long, device=key.device) + _GOLDEN))
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """`_mix` for a few numbers, uint64, where torch would take longer to begin than to compute."""
+    x = (x ^ (x >> _30)) * _MIX_A_64
+    x = (x ^ (x >> _27)) * _MIX_B_64
+    return x ^ (x >> _31)  # type: ignore[no-any-return]  # numpy's operators give Any
+
+
+def _absorb(key: Tensor, word: Tensor) -> Tensor:
+    return _mix((key + _GOLDEN) ^ _mix(word + _GOLDEN))
 
 
 def _to_uniform(bits: Tensor) -> Tensor:
@@ -121,10 +133,14 @@ class SeededNoise:
         self, rows: Sequence[Stream], positions: Sequence[int], purpose: Purpose, device: torch.device
     ) -> Tensor:
         names = [
-            [_signed(row.seed), row.lane, position] for row, position in zip(rows, positions, strict=True)
+            (row.seed % _TURN, row.lane, position, purpose)
+            for row, position in zip(rows, positions, strict=True)
         ]
-        seeds, lanes, places = torch.tensor(names, dtype=torch.long).T.to(device, non_blocking=True)
-        return _absorb(_absorb(_absorb(_mix(seeds), lanes), places), int(purpose))
+        seeds, *words = np.array(names, np.uint64).T
+        key = _mixed(seeds)
+        for word in words:
+            key = _mixed((key + _GOLDEN_RATIO) ^ _mixed(word + _GOLDEN_RATIO))
+        return torch.from_numpy(key.view(np.int64)).to(device, non_blocking=True)
 
     def field(
         self,
@@ -239,13 +255,12 @@ class _GlobalField:
 
     def at(self, rows: Sequence[int], ids: Tensor) -> Tensor:
         count, vocab_size = self._size
-        ids = ids.clamp(max=vocab_size - 1)
         if self._all is None and count * vocab_size > _FEW and ids.is_cpu and knows_torch():
             if self._words is None:
                 self._before, self._words = torch.get_rng_state(), Words(count * vocab_size)
             starts = torch.tensor([[self._slots[row] * vocab_size] for row in rows])
             return self._words.exponential(starts + ids)
-        return self.dense(rows).gather(1, ids)
+        return self.dense(rows).gather(1, ids.clamp(max=vocab_size - 1))
 
 
 def race(scores: Tensor, noise: Tensor, p: Tensor | None = None) -> Tensor:
@@ -261,10 +276,6 @@ def race(scores: Tensor, noise: Tensor, p: Tensor | None = None) -> Tensor:
     """
     ratio = (scores.softmax(-1) if p is None else p) / noise.to(scores.device)
     return argmax(ratio.masked_fill(scores == -math.inf, -1.0))
-
-
-def _signed(seed: int) -> int:
-    return ((seed + 2**63) % 2**64) - 2**63
 
 
 def _plain(value: Any) -> Any:
