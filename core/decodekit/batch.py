@@ -272,14 +272,15 @@ class Batch:
         Raises:
             PluginError: the blocks do not fit the rows or ``dist``.
         """
-        one_each = isinstance(tokens, Tensor) and tokens.dim() == 1 and tokens.dtype == torch.long
         blocks = as_blocks(tokens)
         self._check(blocks, dist)
+        each = [block[0] for block in blocks if len(block) == 1]
+        one_each = len(each) == len(blocks)
         if reasons is None and one_each:
-            reasons = self.stops.ends(self.rows, [token for (token,) in blocks], self.finished)
+            reasons = self.stops.ends(self.rows, each, self.finished)
         elif reasons is None:
             blocks, reasons = self.stops.cuts(self.rows, blocks, self.finished)
-        self._blocks, self._tokens = blocks, tokens if one_each else None
+        self._blocks, self._tokens = blocks, self._as_column(tokens, each) if one_each else None
         self._committed = any(blocks)
         self.recorder.record_tokens(self.rows, blocks, dist)
         if self._stateful:
@@ -290,6 +291,12 @@ class Batch:
             row.finish_reason = reason
         self._ledger.append(blocks)
 
+    def _as_column(self, tokens: Tensor | Drafts, each: list[int]) -> Tensor:
+        """One token a row on the device, int64 [B]; where it stands already, or from the list of them."""
+        if isinstance(tokens, Tensor) and tokens.dtype == torch.long:
+            return tokens.view(-1).to(self.target.device)
+        return torch.tensor(each, device=self.target.device)
+
     def _advance(self, blocks: Drafts, dist: Distribution) -> None:
         for position, (row, block) in enumerate(zip(self.rows, blocks, strict=True)):
             for column, token in enumerate(block if row.states else ()):
@@ -297,7 +304,7 @@ class Batch:
                 row.states = self._chains[row.chain].advance(row.states, token, memory)
 
     def _check(self, blocks: list[list[int]], dist: Distribution) -> None:
-        columns = len(dist.columns)
+        columns = dist.width
         longest = max(map(len, blocks), default=0)
         if len(blocks) != len(self.rows) or longest > columns or self._committed:
             message = (
@@ -312,7 +319,7 @@ class Batch:
 
         A row that is named more than once forks: the copies have its past, and random streams of their own.
         """
-        index = torch.as_tensor(rows).tolist()
+        index = rows.tolist() if isinstance(rows, Tensor) else [*rows]
         if not index:  # nothing will be asked of the caches any more
             self.rows, self._blocks = [], []
             return

@@ -51,6 +51,11 @@ class Distribution:
     states: Sequence[tuple[object, ...]] = ()
     offsets: Sequence[int] = ()
 
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return len(self.columns)
+
     @cached_property
     def scores(self) -> Tensor:
         """The processed logits, in float32 or better; -inf is a token of probability 0.
@@ -78,15 +83,7 @@ class Distribution:
 
     def select(self, rows: Sequence[int] | Tensor) -> "Distribution":
         """The given rows, in that order; a row may be named more than once."""
-        index = torch.as_tensor(rows, dtype=torch.long, device=self.logits.device)
-        chosen = index.tolist()
-        return Distribution(
-            self.logits[index],
-            [column.select(chosen) for column in self.columns],
-            [self.memories[row] for row in chosen] if self.memories else (),
-            [self.states[row] for row in chosen] if self.states else (),
-            [self.offsets[row] for row in chosen] if self.offsets else (),
-        )
+        return _Selected(self, rows.tolist() if isinstance(rows, Tensor) else [*rows])
 
     @staticmethod
     def stack(columns: "Sequence[Distribution]") -> "Distribution":
@@ -115,6 +112,34 @@ class Distribution:
             for row, value in zip(rows, self.columns[place].logprobs(rows, tokens), strict=True):
                 values[row].append(value)
         return values
+
+
+class _Selected(Distribution):
+    """Rows of a distribution, copied when somebody looks at them."""
+
+    def __init__(self, whole: Distribution, rows: list[int]) -> None:
+        self.__dict__.update(_whole=whole, _rows=rows)
+        for name in ("memories", "states", "offsets"):
+            values = getattr(whole, name)
+            self.__dict__[name] = [values[row] for row in rows] if values else ()
+
+    _whole: Distribution
+    _rows: list[int]
+
+    @cached_property
+    def logits(self) -> Tensor:  # type: ignore[override]  # computed at the first look
+        """What the chain was given."""
+        return self._whole.logits[self._rows]
+
+    @cached_property
+    def columns(self) -> Sequence[Scores]:  # type: ignore[override]  # the same
+        """The processed logits of each column."""
+        return [column.select(self._rows) for column in self._whole.columns]
+
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return self._whole.width
 
 
 def unprocessed(rows: Sequence[Row], logits: Tensor) -> Distribution:

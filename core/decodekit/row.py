@@ -1,6 +1,5 @@
 """One sequence of a call: all that belongs to it and moves with it."""
 
-import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +73,11 @@ class Row:
 
     def fork(self) -> "Row":
         """A row with the same past, to be continued on its own."""
-        twin = copy.copy(self)
+        twin = Row.__new__(Row)
+        for name in _NAMES:  # `copy.copy` takes ten times as long
+            setattr(twin, name, getattr(self, name))
         twin.memo = {**self.memo}
-        for name in ("tokens", "logprobs", "parents", "scores", "logits", "traces"):
+        for name in _GROWING:
             setattr(twin, name, [*getattr(self, name)])
         return twin
 
@@ -105,6 +106,10 @@ class Row:
     def length(self) -> int:
         """Committed tokens, prompt included."""
         return len(self.prompt_tokens) + len(self.tokens)
+
+
+_NAMES = tuple(field.name for field in attrs.fields(Row))
+_GROWING = ("tokens", "logprobs", "parents", "scores", "logits", "traces")
 
 
 def give_free_slots(rows: list[Row]) -> None:

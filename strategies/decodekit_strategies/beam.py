@@ -85,32 +85,36 @@ class Beam(Strategy):
     def _candidates(self, batch: Batch, p: Distribution) -> list[list[Candidate]]:
         """For each prompt its best continuations: enough that num_beams are left if the others end."""
         members = list(_by_prompt(batch.rows).values())
+        vocab_size = p.scores.shape[-1]
         many = max(2, 1 + len(batch.stops.eos_token_ids)) * self.num_beams
         before = p.scores.new_tensor([row.score for row in batch.rows])
         total = _side_by_side(p.scores + before[:, None], members)
         keys = total
         if self.do_sample:
-            noise = _side_by_side(batch.exponential(p.scores.shape[-1]), members, 1.0)
+            noise = _side_by_side(batch.exponential(vocab_size), members, 1.0)
             drawn = (total.softmax(-1) / noise).masked_fill(total == -torch.inf, -torch.inf)
             greedy = [batch.rows[rows[0]].greedy for rows in members]
             keys = torch.where(torch.tensor(greedy, device=total.device)[:, None], total, drawn)
         best = _largest(keys, many)
-        scores = total.gather(1, best).tolist()
-        groups = [
-            [
-                Candidate(rows[place // p.scores.shape[-1]], place % p.scores.shape[-1], score)
-                for place, score in zip(places, found, strict=True)
-                if score > -torch.inf
-            ]
-            for rows, places, found in zip(members, best.tolist(), scores, strict=True)
+        found = [
+            (rows[place // vocab_size], place % vocab_size, score)
+            for rows, places, scores in zip(
+                members, best.tolist(), total.gather(1, best).tolist(), strict=True
+            )
+            for place, score in zip(places, scores, strict=True)
+            if score > -torch.inf
         ]
-        flat = [item for group in groups for item in group]
-        reasons = iter(batch.ends([item.row for item in flat], [item.token for item in flat]))
-        return [[item._replace(ends=next(reasons)) for item in group] for group in groups]
+        ends = batch.ends([row for row, _, _ in found], [token for _, token, _ in found])
+        groups: dict[int, list[Candidate]] = {batch.rows[rows[0]].prompt: [] for rows in members}
+        for (row, token, score), reason in zip(found, ends, strict=True):
+            groups[batch.rows[row].prompt].append(Candidate(row, token, score, reason))
+        return list(groups.values())
 
     def _choose(self, group: list[Candidate]) -> list[Candidate]:
         """The beams that go on, best first, and those of the first num_beams that end."""
-        going = sorted((item for item in group if not item.ends), key=lambda item: -item.score)
+        going = [item for item in group if not item.ends]
+        if self.do_sample:
+            going.sort(key=lambda item: -item.score)
         return going[: self.num_beams] + [item for item in group[: self.num_beams] if item.ends]
 
     def _leave_what_is_decided(self, batch: Batch) -> None:
