@@ -167,8 +167,8 @@ def _fixed(item: Processor) -> object:
     """What must be the same in all rows."""
     if not item.BY_ROW:
         return item
-    fields = attrs.fields(type(item))
-    return type(item), *(getattr(item, field.name) for field in fields if field.name not in item.BY_ROW)
+    names = [name for name in attrs.fields_dict(type(item)) if name not in item.BY_ROW]  # type: ignore[arg-type]  # the contract checks that it is one of attrs
+    return type(item), *(getattr(item, name) for name in names)
 
 
 def wide(logits: Tensor) -> Tensor:

@@ -127,12 +127,12 @@ class _Selected(Distribution):
     _rows: list[int]
 
     @cached_property
-    def logits(self) -> Tensor:  # type: ignore[override]  # computed at the first look
+    def logits(self) -> Tensor:  # computed at the first look
         """What the chain was given."""
         return self._whole.logits[self._rows]
 
     @cached_property
-    def columns(self) -> Sequence[Scores]:  # type: ignore[override]  # the same
+    def columns(self) -> Sequence[Scores]:  # the same
         """The processed logits of each column."""
         return [column.select(self._rows) for column in self._whole.columns]
 

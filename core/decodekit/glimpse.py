@@ -44,10 +44,10 @@ class Glimpse(Scores):
     _careful: Callable[[list[int]], Scores]
 
     @cached_property
-    def parts(self) -> Sequence[Part]:  # type: ignore[override]  # computed at the first look
+    def parts(self) -> Sequence[Part]:  # computed at the first look
         """The rows, processed with care where that is needed."""
-        fine = self._head.logits[:, 0].isfinite()
-        fine = (fine if self._sure is None else fine & self._sure).tolist()
+        finite = self._head.logits[:, 0].isfinite()
+        fine = (finite if self._sure is None else finite & self._sure).tolist()
         good = [row for row, sure in enumerate(fine) if sure]
         rest = [row for row, sure in enumerate(fine) if not sure]
         part = Part([*range(len(fine))], self._head.logits, self._head.ids)
@@ -144,6 +144,7 @@ def _run(
         every = zip(*(chains[number].active for number in numbers), strict=True)
         processors = [_stack(items, start.logits if isinstance(start, Head) else start) for items in every]
     for processor in processors[:opening]:
+        assert isinstance(start, Tensor)  # a head is for chains that open with it
         start = processor(start, history())
     if not isinstance(start, Head):
         start = Head.of(start, max(least, *(chain.reaches[opening] for chain in in_use.values())))

@@ -104,7 +104,7 @@ class Head:
         return self.first((self.logits >= floor).sum(dim=-1, keepdim=True).clamp(min=least), clear)
 
     def best(self, k: int | Tensor) -> Cut:
-        """A cut after the k most probable tokens and those that tie with the last of them; k may be [B, 1]."""
+        """A cut after the k (int64 [B, 1] as well) most probable tokens and what ties with the last."""
         size = self.logits.shape[-1]
         if isinstance(k, Tensor):
             floor = self.logits.gather(-1, k.clamp(max=size) - 1)

@@ -40,6 +40,6 @@ class Words:
         self._words[:count].random_(-(2**63), None, generator=generator)  # that is all 64 bits
 
     def exponential(self, places: Tensor) -> Tensor:
-        """The values at some places, int64 in [0, count]: float32 of the shape of ``places``; the last is any."""
+        """The values at places in [0, count], float32 of the shape of ``places``; at the last it is any."""
         bits = self._words[places].bitwise_and_(2**53 - 1)
         return bits.double().mul_(-(2.0**-53)).log1p_().neg_().float()

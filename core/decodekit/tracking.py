@@ -85,7 +85,7 @@ class TrackedSession:
     def _one_more(self, rows: Sequence[Row]) -> Forward:
         """The plain step: every row has committed something, and nothing is drafted."""
         if self._coming is not None:
-            output = self.session.feed(self._coming, **self._asked)
+            output = self.session.feed(self._coming, None, **self._asked)
         else:
             held = self.session.lengths
             blocks = [row.since(length, self._name) for row, length in zip(rows, held, strict=True)]
