@@ -250,6 +250,8 @@ class Session:
         if self._layout is None or self._layout.pads is not self.pads or self._layout.size < stop:
             self._layout = _Layout.of(self.pads, stop + _AHEAD, self.device)
         places = self._layout.places[:, start:stop]
+        if self._layout.mask is not None:  # else the strides would tell a compiled model more than it may know
+            places = places.contiguous()
         for name, column in self.inputs.columns.items():
             inputs[name] = column.at(places)
         if names.positions in names.takes:
