@@ -137,7 +137,7 @@ class Chain:
         All that follows is a truncation with a short form, or leaves the tokens in their order.
         """
         first = next((place for place, reach in enumerate(self.reaches) if reach), None)
-        if first is None or self.stateful:
+        if first is None or self.stateful or not all(item.REPEATABLE for item in self.active):
             return None
         short = all(cuts(item) or item.PLACE.scope is Scope.HEAD for item in self.active[first:])
         return first if short else None

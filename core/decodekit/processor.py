@@ -91,6 +91,8 @@ class Processor:
     CLEANS: ClassVar[bool] = False
     """Whether it takes NaN and infinities out of the logits; without such a one they are an error."""
 
+    REPEATABLE: ClassVar[bool] = True
+    """Whether it may be asked twice about one step: false for foreign code that may count its calls."""
     BY_ROW: ClassVar[frozenset[str]] = frozenset()
     """Parameters that may also be a tensor [B, 1] with a value for each row, in `cut` or, without one, in
     ``__call__``: rows with values of their own then go through the formula together."""

@@ -46,6 +46,7 @@ class WrappedProcessor(Processor):
     """
 
     NAME: ClassVar[str] = "wrapped"
+    REPEATABLE: ClassVar[bool] = False
     LAWS: ClassVar[Laws] = Laws(may_empty=True, may_revive=True)
     wrapped: Any
     context: CallContext = _UNBOUND
@@ -97,6 +98,7 @@ class PrefixConstraint(Processor):
     """
 
     NAME: ClassVar[str] = "prefix_allowed_tokens_fn"
+    REPEATABLE: ClassVar[bool] = False
     LAWS: ClassVar[Laws] = Laws(may_revive=True)
     allowed: Callable[[int, Tensor], list[int]]
     num_beams: int = 1

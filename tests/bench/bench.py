@@ -2,7 +2,8 @@
 
 Each row is the same call to ``model.generate`` and to `decodekit.generate`; the ratio is the median of
 transformers' seconds over ours, so above 1 we are faster. Where transformers refuses the call, the base
-is our own plain decoding, and the row says so. Rows that begin with ``chain`` are of `chains.py`.
+is our own plain decoding, and the row says so. Rows that begin with ``chain`` are of `chains.py`, and those
+that begin with ``overhead`` of `overhead.py`.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import decodekit as dk
 import torch
 import transformers
 from chains import chain_rows
+from overhead import Beyond, overhead_rows
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -73,10 +75,15 @@ def measure(base: Run, ours: Run, runs: int) -> tuple[list[float], list[float]]:
     for count in range(runs + 1):
         for kept, run in zip(seconds, (base, ours), strict=True):
             start = time.perf_counter()
-            run()
+            found = run()
             if count:
-                kept.append(time.perf_counter() - start)
+                kept.append(found if isinstance(found, Beyond) else time.perf_counter() - start)
     return seconds
+
+
+def _ratio(base: float, ours: float) -> float | None:
+    """Base over ours; None where ours takes no time beyond the model's passes."""
+    return round(base / ours, 2) if ours > 0 else None
 
 
 def main() -> None:
@@ -89,7 +96,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
     model, tokenizer = dk.load()
-    every = rows(model, tokenizer) | chain_rows(model, tokenizer)
+    every = rows(model, tokenizer) | chain_rows(model, tokenizer) | overhead_rows()
     chosen = {name: row for name, row in every.items() if options.only in name}
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {model.dtype}"
     versions = (
@@ -106,7 +113,7 @@ def main() -> None:
                 "base": against,
                 "base_seconds": round(statistics.median(first), 4),
                 "seconds": round(statistics.median(second), 4),
-                "ratio": round(statistics.median(first) / statistics.median(second), 2),
+                "ratio": _ratio(statistics.median(first), statistics.median(second)),
                 "spread": [round(min(ratios), 2), round(max(ratios), 2)],
             }
         )
