@@ -49,8 +49,8 @@ def wash(models: "Iterable[PreTrainedModel]") -> None:
     """
     for model in models:
         for module in model.modules():
-            for held in (vars(module), module._buffers):
-                made = [
-                    name for name, value in held.items() if isinstance(value, Tensor) and value.is_inference()
-                ]
-                held.update({name: held[name].clone() for name in made})
+            for held in (module.__dict__, module._buffers):
+                for name, value in held.items():
+                    # `isinstance` of a tensor is slow, and parameters are none of these.
+                    if type(value) is Tensor and value.is_inference():
+                        held[name] = value.clone()
