@@ -1,20 +1,19 @@
 """The batch of live rows: all that a strategy looks at, and all that it may do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from decodekit.blocks import as_blocks, forced_tokens
+from decodekit.blocks import advance, as_blocks, as_column, forced_tokens
 from decodekit.chain import Chain, wide
 from decodekit.distribution import Distribution, Drafts, process, unprocessed
 from decodekit.draws import draw, positions
 from decodekit.errors import PluginError
 from decodekit.forward import Forward
 from decodekit.guidance import Guidance
-from decodekit.history import History
 from decodekit.keep import Keep, Recorder
 from decodekit.ledger import Ledger
 from decodekit.model_inputs import ModelInputs
@@ -186,25 +185,7 @@ class Batch:
             return attrs.evolve(self.dist(guided, drafts, after=after, session=NEGATIVE), logits=logits)
         if self._unprocessed and (logits.dim() == 3 or drafts is None):
             return unprocessed(self.rows, logits)
-        return process(self._chains, self.rows, self._history(), logits, drafts, after)
-
-    def _history(self) -> Callable[[], History]:
-        """Gives the rows' tokens as they stand now, whenever it is asked."""
-        rows, ledger, moves = self.rows, self._ledger, self._ledger.moves
-        counts = [len(row.tokens) for row in rows]
-
-        def history() -> History:
-            if ledger.moves == moves:
-                found = ledger.history
-            else:
-                tokens = [row.tokens[:count] for row, count in zip(rows, counts, strict=True)]
-                found = History.of([row.prompt_tokens for row in rows], tokens).to(ledger.device)
-            slots = [row.slot for row in rows]
-            if slots == list(range(len(slots))):
-                return found
-            return attrs.evolve(found, slots=torch.tensor(slots, device=ledger.device))
-
-        return history
+        return process(self._chains, self.rows, self._ledger.pinned(self.rows), logits, drafts, after)
 
     def draw(self, dist: Distribution, purpose: Purpose = Purpose.TOKEN) -> Tensor:
         """Draw a token from every row and column, int64 [B] or [B, K + 1].
@@ -219,9 +200,9 @@ class Batch:
 
     def forced(self) -> list[list[int]] | None:
         """For each row the tokens that must come next, a draft for `logits` and `dist`; None: no draft."""
-        if not self._stateful:
-            return None
-        return forced_tokens(self.rows, self._chains, self.stops.max_new_tokens, self.target)
+        if self._stateful:
+            return forced_tokens(self.rows, self._chains, self.stops.max_new_tokens, self.target)
+        return None
 
     def exponential(self, vocab_size: int, purpose: Purpose = Purpose.TOKEN) -> Tensor:
         """Exp(1) noise [B, V] for every row's next position: the token of the largest p / noise is a draw.
@@ -275,37 +256,23 @@ class Batch:
         blocks = as_blocks(tokens)
         self._check(blocks, dist)
         each = [block[0] for block in blocks if len(block) == 1]
-        one_each = len(each) == len(blocks)
-        if reasons is None and one_each:
+        column = as_column(tokens, each, self.target.device) if len(each) == len(blocks) else None
+        if reasons is None and column is not None:
             reasons = self.stops.ends(self.rows, each, self.finished)
         elif reasons is None:
             blocks, reasons = self.stops.cuts(self.rows, blocks, self.finished)
-        self._blocks, self._tokens = blocks, self._as_column(tokens, each) if one_each else None
-        self._committed = any(blocks)
+        self._blocks, self._tokens, self._committed = blocks, column, any(blocks)
         self.recorder.record_tokens(self.rows, blocks, dist)
         if self._stateful:
-            self._advance(blocks, dist)
+            advance(self._chains, self.rows, blocks, dist)
         for row, block, reason in zip(self.rows, blocks, reasons, strict=True):
             row.tokens += block
             row.steps += 1
             row.finish_reason = reason
         self._ledger.append(blocks)
 
-    def _as_column(self, tokens: Tensor | Drafts, each: list[int]) -> Tensor:
-        """One token a row on the device, int64 [B]; where it stands already, or from the list of them."""
-        if isinstance(tokens, Tensor) and tokens.dtype == torch.long:
-            return tokens.view(-1).to(self.target.device)
-        return torch.tensor(each, device=self.target.device)
-
-    def _advance(self, blocks: Drafts, dist: Distribution) -> None:
-        for position, (row, block) in enumerate(zip(self.rows, blocks, strict=True)):
-            for column, token in enumerate(block if row.states else ()):
-                memory = dist.memories[position][column]
-                row.states = self._chains[row.chain].advance(row.states, token, memory)
-
     def _check(self, blocks: list[list[int]], dist: Distribution) -> None:
-        columns = dist.width
-        longest = max(map(len, blocks), default=0)
+        columns, longest = dist.width, max(map(len, blocks), default=0)
         if len(blocks) != len(self.rows) or longest > columns or self._committed:
             message = (
                 f"commit got {len(blocks)} blocks (the longest has {longest} tokens) for "
@@ -323,8 +290,7 @@ class Batch:
         if not index:  # nothing will be asked of the caches any more
             self.rows, self._blocks = [], []
             return
-        taken: set[int] = set()
-        chosen: list[Row] = []
+        taken, chosen = set[int](), list[Row]()
         for position in index:
             row = self.rows[position]
             chosen.append(self._fork(row) if position in taken else row)

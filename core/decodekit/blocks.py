@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from decodekit.chain import Chain
-from decodekit.distribution import Drafts
+from decodekit.distribution import Distribution, Drafts
 from decodekit.row import Row
 from decodekit.session import Session
 from decodekit.strategy import Capability
 
-__all__ = ["as_blocks", "forced_tokens", "verified"]
+__all__ = ["advance", "as_blocks", "as_column", "forced_tokens", "verified"]
 
 _NEEDS = {Capability.ROLLBACK, Capability.POSITIONS}
 
@@ -20,6 +21,20 @@ def as_blocks(tokens: Tensor | Drafts) -> list[list[int]]:
     if isinstance(tokens, Tensor):
         tokens = tokens.tolist()
     return [[block] if isinstance(block, int) else list(block) for block in tokens]
+
+
+def as_column(tokens: Tensor | Drafts, each: list[int], device: torch.device) -> Tensor:
+    """One token a row on a device, int64 [B]: where it stands already, or from the list of them."""
+    if isinstance(tokens, Tensor) and tokens.dtype == torch.long:
+        return tokens.view(-1).to(device)
+    return torch.tensor(each, device=device)
+
+
+def advance(chains: Sequence[Chain], rows: Sequence[Row], blocks: Drafts, dist: Distribution) -> None:
+    """Take the states of the rows' chains over the blocks, of which token ``j`` is of column ``j``."""
+    for position, (row, block) in enumerate(zip(rows, blocks, strict=True)):
+        for column, token in enumerate(block if row.states else ()):
+            row.states = chains[row.chain].advance(row.states, token, dist.memories[position][column])
 
 
 def forced_tokens(

@@ -24,7 +24,7 @@ from decodekit.choice import (
 )
 from decodekit.drop_in import bypassed
 from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError
-from decodekit.inference import may_infer, wash
+from decodekit.inference import may_infer
 from decodekit.keep import Keep
 from decodekit.loop import decode
 from decodekit.outputs import AnyOutput, RowStats, Stats, assemble
@@ -83,9 +83,8 @@ class Call:
     chains: list[Chain]
     batch: Batch
     keep: Keep
-    models: list["PreTrainedModel"]
     synced: bool = False
-    inference: bool = False
+    inferring: Sequence["PreTrainedModel"] = ()
     _started: float = 0.0
     _fed: float = 0.0
     _stopped: float = 0.0
@@ -98,15 +97,10 @@ class Call:
             self._ended = True
             return
         self._started = time.perf_counter()
-        mode = torch.inference_mode if self.inference else torch.no_grad
-        try:
-            for _ in decode(self.batch, self.strategy, synced=self.synced, mode=mode):
-                self._stopped = time.perf_counter()
-                self._fed = self._fed or self._stopped
-                yield
-        finally:
-            if self.inference:
-                wash(self.models)
+        for _ in decode(self.batch, self.strategy, synced=self.synced, inferring=self.inferring):
+            self._stopped = time.perf_counter()
+            self._fed = self._fed or self._stopped
+            yield
         self._ended = True
 
     @property
@@ -204,19 +198,14 @@ def prepare(
     if request.config.token_healing:
         return prepare(model, None, generation_config, _healed(model, request, kwargs, options), options)
     synced = _synced(model, request, strategy, options)
+    call = Call(request=request, strategy=strategy, chains=chains, batch=batch, keep=keep, synced=synced)
     models = [model, *strategy.models.values(), *strategy.foreign_models.values()]
     shown = (options.stopping_criteria, options.logits_processor, options.prefix_allowed_tokens_fn)
-    shown_or_kept = any(shown) or request.cache is not None or batch.target.compiled is not None or synced
-    return Call(
-        request=request,
-        strategy=strategy,
-        chains=chains,
-        batch=batch,
-        keep=keep,
-        models=models,
-        synced=synced,
-        inference=may_infer(models, strategy, keep, shown=shown_or_kept),
-    )
+    kept = (request.cache, batch.target.compiled)
+    unseen = not any(shown) and kept == (None, None) and not synced
+    if unseen and may_infer(models, strategy, keep):
+        call.inferring = models
+    return call
 
 
 def _with_callers_length(request: Request, options: Options) -> Request:
@@ -381,9 +370,7 @@ def _batch(
 ) -> Batch:
     returns = request.config.num_return_sequences or 1
     copies = strategy.rows_per_prompt(returns)
-    session = open_target(
-        model, request, strategy, keep, len(rows) * copies, compiled=options.compile
-    )
+    session = open_target(model, request, strategy, keep, len(rows) * copies, compiled=options.compile)
     further = {
         name: draft_inputs(strategy, name, other, model, request, len(rows) * copies)
         for name, other in strategy.models.items()

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["may_infer", "wash"]
 
 
-def may_infer(models: "Iterable[PreTrainedModel]", strategy: Strategy, keep: Keep, *, shown: bool) -> bool:
+def may_infer(models: "Iterable[PreTrainedModel]", strategy: Strategy, keep: Keep) -> bool:
     """Whether nobody could tell that the steps of a call ran in inference mode, but by the time they take.
+
+    That is for calls that show no tensors to functions of the caller's, and return no cache.
 
     Args:
         models: all that the call runs.
         strategy: the call's.
         keep: what is kept of every token.
-        shown: whether something of the caller's is shown tensors, or keeps them: a cache, a processor or
-            criterion of transformers, a compiled model.
     """
-    if shown or strategy.GRADIENTS or keep.scores or keep.logits or keep.traces or keep.cache:
+    if strategy.GRADIENTS or keep.scores or keep.logits or keep.traces or keep.cache:
         return False
     return all(_is_plain(model) for model in models)
 

@@ -3,13 +3,15 @@
 What is appended is written down when somebody asks for the history: a chain that looks at none pays nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import attrs
 import torch
 from torch import Tensor
 
 from decodekit.history import History, shift_right
 from decodekit.index import RowIndex, View
+from decodekit.row import Row
 
 __all__ = ["Ledger"]
 
@@ -49,6 +51,23 @@ class Ledger:
         self._write()
         views = [View(row, len(row.tokens)) for row in self._rows]
         return History(self._tokens[:, : self._width], self._pads, self._prompt_lengths, views=views)
+
+    def pinned(self, rows: Sequence[Row]) -> Callable[[], History]:
+        """Gives the tokens of the rows as they stand now, whenever it is asked."""
+        moves, counts = self.moves, [len(row.tokens) for row in rows]
+
+        def history() -> History:
+            if self.moves == moves:
+                found = self.history
+            else:
+                tokens = [row.tokens[:count] for row, count in zip(rows, counts, strict=True)]
+                found = History.of([row.prompt_tokens for row in rows], tokens).to(self.device)
+            slots = [row.slot for row in rows]
+            if slots == list(range(len(slots))):
+                return found
+            return attrs.evolve(found, slots=self._tensor(slots))
+
+        return history
 
     def append(self, blocks: Sequence[Sequence[int]]) -> None:
         """Add the block of each row; blocks may be ragged or empty."""

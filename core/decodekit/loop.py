@@ -1,12 +1,15 @@
 """The decoding loop, on one screen."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from decodekit.inference import wash
+
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from decodekit.batch import Batch
     from decodekit.strategy import Strategy
 
@@ -18,7 +21,7 @@ def decode(
     strategy: "Strategy",
     *,
     synced: bool = False,
-    mode: Callable[[], AbstractContextManager[object]] = torch.no_grad,
+    inferring: "Sequence[PreTrainedModel]" = (),
 ) -> Iterator[None]:
     """Decode until no row lives; yields after the prompts were fed, and after every step.
 
@@ -30,26 +33,29 @@ def decode(
         batch: the rows.
         strategy: what to do with them.
         synced: other processes share the model's weights: run the model until no row lives anywhere.
-        mode: what the steps run in; the prompts are fed without gradients, so that what modules make at
-            their first pass is ordinary.
+        inferring: the models of a call whose steps run in inference mode; the prompts never do, so that
+            what modules make at their first pass is ordinary.
     """
     with torch.no_grad():
         batch.prefill()
         strategy.start(batch)
     yield
-    device, steps = batch.target.device, mode()
-    while batch.rows:
-        if synced:
-            anywhere(True, device)
-        with steps:
-            strategy.step(batch)
-            batch.settle()
-        yield
-    while synced and anywhere(False, device):
-        with torch.no_grad():
-            batch.idle()
-    with steps:
-        strategy.finish(batch)
+    device, mode = batch.target.device, torch.inference_mode() if inferring else torch.no_grad()
+    try:
+        while batch.rows:
+            if synced:
+                anywhere(True, device)
+            with mode:
+                strategy.step(batch)
+                batch.settle()
+            yield
+        while synced and anywhere(False, device):
+            with torch.no_grad():
+                batch.idle()
+        with mode:
+            strategy.finish(batch)
+    finally:
+        wash(inferring)
 
 
 def anywhere(here: bool, device: torch.device) -> bool:

@@ -27,6 +27,7 @@ from decodekit.compiled import CompiledStep
 from decodekit.errors import CapabilityError
 from decodekit.forward import Forward
 from decodekit.history import shift_right
+from decodekit.layout import Layout
 from decodekit.model_inputs import InputNames, ModelInputs
 from decodekit.strategy import Capability
 from decodekit.transformers_hooks import OneToken, carry_on
@@ -38,8 +39,6 @@ __all__ = ["Session"]
 
 _ALL = frozenset(Capability)
 _UNEVEN = frozenset({Capability.ROLLBACK, Capability.POSITIONS})
-_AHEAD = 64
-"""Columns beyond the next pass of which positions and mask are made at once."""
 
 
 class Session:
@@ -98,7 +97,7 @@ class Session:
         self._traced = traced
         self.compiled: OneToken | CompiledStep | None = None
         self._tokens = torch.empty(0, 0, dtype=torch.long)  # only when there is no cache
-        self._layout: _Layout | None = None
+        self._layout: Layout | None = None
         self.cache = caches.new_cache(model, cache, capacity) if isinstance(cache, str) else cache
         self._names = InputNames.of(model)
         self._even = not single and not self._names.by_row
@@ -187,9 +186,8 @@ class Session:
             CapabilityError: ``counts`` differ and the cache can't roll back; nothing has changed then.
         """
         batch, count = tokens.shape
-        level = [count] * batch
-        counts = list(counts) if counts is not None else level
-        first, uneven = self.width == 0, counts != level
+        counts = list(counts) if counts is not None else [count] * batch
+        first, uneven = self.width == 0, counts != [count] * batch
         if first:
             self.pads = [count - real for real in counts]
         elif uneven:
@@ -237,7 +235,7 @@ class Session:
         fits = fast is not None and not prompt and fast.takes(len(tokens), count)
         output = (fast if fast is not None and fits else self.model)(**inputs, return_dict=True)
         if self._names.updates:
-            self._update(output)
+            self.inputs = attrs.evolve(self.inputs, given=carry_on(self.model, output, self.inputs.given))
         self.width += count
         self.forward_passes += 1
         return self._outputs(output, min(asked.keep, count), asked)
@@ -247,18 +245,14 @@ class Session:
         names = self._names
         inputs = dict(self.inputs.given if prompt or self.cache is None else self.inputs.given_later)
         start, stop = self.width if self.cache is not None else 0, self.width + count
-        if self._layout is None or self._layout.pads is not self.pads or self._layout.size < stop:
-            self._layout = _Layout.of(self.pads, stop + _AHEAD, self.device)
-        places = self._layout.places[:, start:stop]
-        if self._layout.mask is not None:  # else the strides would tell a compiled model more than it may know
-            places = places.contiguous()
+        if self._layout is None or not self._layout.fits(self.pads, stop):
+            self._layout = Layout.of(self.pads, stop, self.device)
+        places, mask = self._layout.slices(start, stop)
         for name, column in self.inputs.columns.items():
             inputs[name] = column.at(places)
         if names.positions in names.takes:
             inputs.setdefault(names.positions, places)
-        if names.mask in names.takes:
-            mask = self._layout.mask
-            inputs[names.mask] = mask[:, :stop] if mask is not None else None
+        inputs |= {names.mask: mask} if names.mask in names.takes else {}
         inputs["use_cache"], inputs[names.cache] = self.cache is not None, self.cache
         if prompt and self.inputs.inputs_embeds is not None:
             fed = self.width - self._before
@@ -268,13 +262,7 @@ class Session:
                 tokens, is_first_iteration=prompt, **inputs
             )
             return prepared
-        if "inputs_embeds" not in inputs:
-            inputs[names.tokens] = tokens
-        return inputs
-
-    def _update(self, output: Any) -> None:
-        """Let the model carry its own inputs on by one token."""
-        self.inputs = attrs.evolve(self.inputs, given=carry_on(self.model, output, self.inputs.given))
+        return inputs if "inputs_embeds" in inputs else {**inputs, names.tokens: tokens}
 
     def _outputs(self, output: Any, keep: int, asked: "_Asked") -> Forward:
         logits = output.logits if output.logits.shape[1] == keep else output.logits[:, -keep:]
@@ -409,28 +397,3 @@ class _Asked:
     keep: int
     hidden: bool
     attentions: bool
-
-
-@attrs.frozen(eq=False)
-class _Layout:
-    """Positions and mask of the columns while each row has the same padding, so that a pass takes slices.
-
-    Attributes:
-        pads: how many columns on the left of each row are padding.
-        size: for how many columns this is.
-        places: int64 [B, size], each column's position in its row.
-        mask: int64 [B, size], which columns are the row's; None when all are: kernels are faster without.
-    """
-
-    pads: list[int]
-    size: int
-    places: Tensor
-    mask: Tensor | None
-
-    @classmethod
-    def of(cls, pads: list[int], size: int, device: torch.device) -> "_Layout":
-        columns = torch.arange(size, device=device).expand(len(pads), -1)
-        if not any(pads):
-            return cls(pads, size, columns, None)
-        left = torch.tensor(pads, device=device)[:, None]
-        return cls(pads, size, (columns - left).clamp_(min=0), (columns >= left).long())
