@@ -49,6 +49,7 @@ from decodekit.registry import drafters, processors, quant_backends, register, r
 from decodekit.row import Row
 from decodekit.strategy import Capability, Strategy, StrategyLaws
 from decodekit.stream import FinishedEvent, ResultEvent, TokenEvent, stream
+from decodekit.streamed import Streamable
 
 __version__ = "0.1.0"
 
@@ -96,6 +97,7 @@ __all__ = [
     "Stats",
     "Strategy",
     "StrategyLaws",
+    "Streamable",
     "TokenEvent",
     "TrustError",
     "UnknownNameError",

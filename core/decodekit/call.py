@@ -361,9 +361,7 @@ def _batch(
 ) -> Batch:
     returns = request.config.num_return_sequences or 1
     copies = strategy.rows_per_prompt(returns)
-    session = open_target(
-        model, request, strategy, keep, len(rows) * copies, compiled=options.compile
-    )
+    session = open_target(model, request, strategy, keep, len(rows) * copies, compiled=options.compile)
     further = {
         name: draft_inputs(strategy, name, other, model, request, len(rows) * copies)
         for name, other in strategy.models.items()

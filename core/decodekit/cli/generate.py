@@ -75,6 +75,12 @@ System = Annotated[str | None, typer.Option(help="The system message of the chat
 Chat = Annotated[
     bool, typer.Option("--chat/--no-chat", help="Use the chat template, or continue the prompt as it is.")
 ]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile", help="Run steps as compiled kernels: the first start compiles them, about half a minute."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of the text.")]
 
 
@@ -108,6 +114,7 @@ def generate(
     max_new_tokens: Length = 256,
     system: System = None,
     chat: Chat = True,
+    compile: Compile = False,
     as_json: AsJson = False,
 ) -> None:
     """Generate text, streamed to standard output; the figures go to standard error."""
@@ -120,7 +127,7 @@ def generate(
     backend = resolve("quant_backends", read_spec(quant))
     if not sys.stderr.isatty():  # a bar of the weights is for people, not for logs
         logging.disable_progress_bar()
-    loaded, tokenizer = load(model, quant=backend, device_map=device, dtype=dtype)
+    loaded, tokenizer = load(model, quant=backend, device_map=device, dtype=dtype, compile=compile)
     if chat and not tokenizer.chat_template:
         message = "the tokenizer of this model has no chat template: add --no-chat"
         raise ParameterError(message)
