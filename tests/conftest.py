@@ -2,9 +2,13 @@
 
 import os
 
+import attrs
 import pytest
 import torch
+from decodekit import regions
+from decodekit.streamed import StreamedLinear
 from decodekit.testing import PROFILES
+from decodekit.tracing import Traced, state_of
 from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -44,3 +48,29 @@ def cuda():
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, and there is none")
     return torch.device("cuda:0")
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """Run what would be compiled as it is traced: the same arithmetic, without the minute of a compiler."""
+
+    @attrs.define
+    class Interpreted:
+        body: Traced
+        weights: int
+
+        @property
+        def pattern(self):
+            return self.body.pattern
+
+        def run(self, inputs):
+            room = inputs[-2:] if self.body._call.cache is not None else []
+            return self.body(inputs[: self.weights], inputs[self.weights : len(inputs) - len(room)], room)
+
+    def choose(form, hidden, call):
+        for part in form._module.modules():
+            if isinstance(part, StreamedLinear):
+                part.slots = regions.MOST_TOKENS
+        return Interpreted(Traced(form._module, call), len(state_of(form._module)))
+
+    monkeypatch.setattr(regions.Form, "_choose", choose)

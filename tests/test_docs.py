@@ -52,8 +52,8 @@ def cell(code, name, monkeypatch):
 
 
 @pytest.fixture
-def small(monkeypatch, tmp_path, tiny_folder):
-    """A tiny model in place of the default one, in an empty folder with an empty cache and registry."""
+def small(monkeypatch, tmp_path, tiny_folder, interpreted):
+    """A tiny model in place of the default one, an empty folder, cache and registry, and no compiler."""
 
     def stand_in(name=None, **options):
         return load(name or tiny_folder, **options)

@@ -25,7 +25,7 @@ from decodekit import caches
 from decodekit.caches import RowCache
 from decodekit.compiled import CompiledStep
 from decodekit.errors import CapabilityError
-from decodekit.forward import Forward
+from decodekit.forward import Asked, Forward
 from decodekit.history import shift_right
 from decodekit.model_inputs import ONCE, InputNames, ModelInputs
 from decodekit.strategy import Capability
@@ -189,7 +189,7 @@ class Session:
             self.pads = [count - real for real in counts]
         elif uneven:
             self._demand_rollback()
-        asked = _Asked(keep or count, hidden, attentions)
+        asked = Asked(keep or count, hidden, attentions)
         if not self.forward_passes:
             output = self._feed_prompt(tokens, asked)
         elif caches.is_recurrent(self.cache) and count > 1:
@@ -203,7 +203,7 @@ class Session:
             self.rollback([count - real for real in counts])
         return output
 
-    def _feed_prompt(self, tokens: Tensor, asked: "_Asked") -> Forward:
+    def _feed_prompt(self, tokens: Tensor, asked: Asked) -> Forward:
         self._pack()  # not before: the call may yet be refused
         self.inputs = self.inputs.encoded()
         self.encoder_outputs = self.inputs.given.get("encoder_outputs")
@@ -215,7 +215,7 @@ class Session:
             self.prompt = attrs.evolve(output, logits=output.logits[..., :0])
         return output.tail(asked.keep)
 
-    def _run(self, tokens: Tensor, asked: "_Asked", *, prompt: bool = False) -> Forward:
+    def _run(self, tokens: Tensor, asked: Asked, *, prompt: bool = False) -> Forward:
         """One pass over all columns of ``tokens``."""
         tokens, count = tokens.to(self.device), tokens.shape[1]
         if self.cache is None:
@@ -228,9 +228,9 @@ class Session:
             inputs["logits_to_keep"] = min(asked.keep, count)
         inputs |= {"output_hidden_states": True} if asked.hidden else {}
         inputs |= {"output_attentions": True} if asked.attentions else {}
-        fast = self.compiled
-        fits = fast is not None and not prompt and fast.takes(len(tokens), count)
-        output = (fast if fast is not None and fits else self.model)(**inputs, return_dict=True)
+        fast = None if prompt else self.compiled
+        run = fast if fast is not None and fast.takes(len(tokens), count) else self.model
+        output = run(**inputs, return_dict=True)
         if self._names.updates:
             self._update(output)
         self.width += count
@@ -266,7 +266,7 @@ class Session:
         """Let the model carry its own inputs on by one token."""
         self.inputs = attrs.evolve(self.inputs, given=carry_on(self.model, output, self.inputs.given))
 
-    def _outputs(self, output: Any, keep: int, asked: "_Asked") -> Forward:
+    def _outputs(self, output: Any, keep: int, asked: Asked) -> Forward:
         prefix = "decoder_" if self._names.prefixed else ""
         hidden = output[f"{prefix}hidden_states"] if asked.hidden else None
         own = output[f"{prefix}attentions"] if asked.attentions else None
@@ -391,12 +391,3 @@ class Session:
             caches.trim(self.cache, spare)
         self.width -= spare
         self.pads = [pad - spare for pad in self.pads]
-
-
-@attrs.frozen
-class _Asked:
-    """What a pass is to give: the last ``keep`` columns of logits, hidden states, attentions."""
-
-    keep: int
-    hidden: bool
-    attentions: bool

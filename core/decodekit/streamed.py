@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from decodekit.kernels import NotCompilableError
+
 __all__ = ["Streamable", "StreamedLinear", "accumulator", "attention", "is_streamable", "whole"]
 
 
@@ -100,11 +102,11 @@ def attention(
         [B, n, H, D], and None in the place of the attentions.
 
     Raises:
-        NotImplementedError: a further argument that changes the result, such as sinks.
+        NotCompilableError: a further argument that changes the result, such as sinks.
     """
     if kwargs.get("s_aux") is not None or kwargs.get("head_mask") is not None:
         message = "its attention has sinks or a mask of heads"
-        raise NotImplementedError(message)
+        raise NotCompilableError(message)
     batch, heads, count, size = query.shape
     groups = key.shape[1]
     kind = accumulator(query.dtype)

@@ -2,7 +2,8 @@
 
 Each row is the same call to ``model.generate`` and to `decodekit.generate`; the ratio is the median of
 transformers' seconds over ours, so above 1 we are faster. Where transformers refuses the call, the base
-is our own plain decoding, and the row says so. Rows that begin with ``chain`` are of `chains.py`.
+is our own plain decoding, and the row says so. Rows that begin with ``chain`` are of `chains.py`, those
+that begin with ``compiled`` of `compiled.py`.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import decodekit as dk
 import torch
 import transformers
 from chains import chain_rows
+from compiled import compiled_rows
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -89,7 +91,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
     model, tokenizer = dk.load()
-    every = rows(model, tokenizer) | chain_rows(model, tokenizer)
+    every = rows(model, tokenizer) | chain_rows(model, tokenizer) | compiled_rows()
     chosen = {name: row for name, row in every.items() if options.only in name}
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {model.dtype}"
     versions = (

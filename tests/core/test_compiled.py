@@ -1,15 +1,12 @@
 import copy
 import warnings
 
-import attrs
 import decodekit as dk
 import pytest
 import torch
 from decodekit import kernels, regions
 from decodekit.compiled import compiled_step
 from decodekit.kernels import Kernel, NotCompilableError, kernel_files
-from decodekit.streamed import StreamedLinear
-from decodekit.tracing import Traced, state_of
 from transformers import (
     CohereConfig,
     CohereForCausalLM,
@@ -68,32 +65,6 @@ def model():
 
 PROMPTS = torch.tensor([[0, 0, 5, 7], [9, 4, 5, 4], [0, 3, 3, 3]])
 MASK = (PROMPTS != 0).long()
-
-
-@pytest.fixture
-def interpreted(monkeypatch):
-    """Run what would be compiled as it is traced: the same arithmetic, without the minute of a compiler."""
-
-    @attrs.define
-    class Interpreted:
-        body: Traced
-        weights: int
-
-        @property
-        def pattern(self):
-            return self.body.pattern
-
-        def run(self, inputs):
-            room = inputs[-2:] if self.body._call.cache is not None else []
-            return self.body(inputs[: self.weights], inputs[self.weights : len(inputs) - len(room)], room)
-
-    def choose(form, hidden, call):
-        for part in form._module.modules():
-            if isinstance(part, StreamedLinear):
-                part.slots = regions.MOST_TOKENS
-        return Interpreted(Traced(form._module, call), len(state_of(form._module)))
-
-    monkeypatch.setattr(regions.Form, "_choose", choose)
 
 
 CALLS = {
