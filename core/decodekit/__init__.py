@@ -29,6 +29,7 @@ from decodekit.errors import (
 )
 from decodekit.forward import Forward
 from decodekit.generate import generate
+from decodekit.generate_batch import Completion, PromptResult, generate_batch, stream_batch
 from decodekit.head import Cut, Head
 from decodekit.history import History
 from decodekit.hookspecs import hookimpl
@@ -59,6 +60,7 @@ __all__ = [
     "Capability",
     "CapabilityError",
     "Chain",
+    "Completion",
     "Cut",
     "DamagedCacheError",
     "DecodekitError",
@@ -87,6 +89,7 @@ __all__ = [
     "Place",
     "PluginError",
     "Processor",
+    "PromptResult",
     "Purpose",
     "QuantBackend",
     "QuantLaws",
@@ -108,6 +111,7 @@ __all__ = [
     "drafters",
     "drop_in",
     "generate",
+    "generate_batch",
     "hookimpl",
     "load",
     "model_bytes",
@@ -119,5 +123,6 @@ __all__ = [
     "resolve",
     "strategies",
     "stream",
+    "stream_batch",
     "verified",
 ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from decodekit import caches
 from decodekit.distribution import Drafts
 from decodekit.errors import PluginError
 from decodekit.forward import Forward
@@ -160,6 +161,28 @@ class TrackedSession:
         self._tentative = [list(self._tentative[row]) for row in rows]
         self._known = [self._known[row] for row in rows]
         self._next = self._next.select(torch.tensor(list(rows), device=self.session.device))
+
+    def join(self, other: "TrackedSession") -> None:
+        """Take the rows of another session of the same model in below; it is not used any more.
+
+        Every row of both has committed tokens that were not fed yet, so that nothing is known, and nothing
+        hypothetical is held.
+        """
+        held, more = self.session, other.session
+        assert held.cache is not None
+        assert more.cache is not None
+        assert not any([*self._known, *other._known, *self._tentative, *other._tentative])
+        lengths = [*held.lengths, *more.lengths]
+        caches.join(held.cache, more.cache)
+        held.width = max(held.width, more.width)
+        held.pads = [held.width - length for length in lengths]
+        held.forward_passes += more.forward_passes
+        held.tokens_fed += more.tokens_fed
+        self._known += other._known
+        self._tentative += other._tentative
+        assert self._next is not None
+        assert other._next is not None
+        self._next = Forward(torch.cat([self._next.logits, other._next.logits]))  # nobody looks at it again
 
 
 class OwnSession(TrackedSession):
