@@ -6,6 +6,7 @@ from decodekit import quiet as quiet  # before transformers is imported
 from decodekit import adapters
 from decodekit.as_custom_generate import as_custom_generate
 from decodekit.batch import Batch
+from decodekit.batch_results import Completion, PromptResult
 from decodekit.blocks import verified
 from decodekit.chain import Chain
 from decodekit.distribution import Distribution
@@ -21,6 +22,7 @@ from decodekit.errors import (
     ModelNotFoundError,
     ModelTooLargeError,
     NonFiniteLogitsError,
+    OutputError,
     ParameterError,
     PluginError,
     TrustError,
@@ -29,7 +31,7 @@ from decodekit.errors import (
 )
 from decodekit.forward import Forward
 from decodekit.generate import generate
-from decodekit.generate_batch import Completion, PromptResult, generate_batch, stream_batch
+from decodekit.generate_batch import generate_batch, stream_batch
 from decodekit.head import Cut, Head
 from decodekit.history import History
 from decodekit.hookspecs import hookimpl
@@ -83,6 +85,7 @@ __all__ = [
     "ModelNotFoundError",
     "ModelTooLargeError",
     "NonFiniteLogitsError",
+    "OutputError",
     "ParameterError",
     "Phase",
     "Pick",

@@ -1,8 +1,8 @@
 """Continuous admission: rows that have ended leave a running batch, and waiting prompts take their places.
 
-Prompts that join are fed together, make their first step by themselves, and then stand where all rows stand
-between two steps: their last token is not fed yet. So the caches can be laid side by side, and no row can tell
-when it came.
+Prompts that join are fed together and make their first step by themselves. Then they stand where all rows
+stand between two steps: their last token is not fed yet. So the caches can be laid side by side, and no row
+can tell when it came.
 """
 
 import copy
@@ -60,7 +60,7 @@ class OwnStops(StopRules):
     def cuts(
         self, rows: Sequence[Row], blocks: Sequence[Sequence[int]], ended: Sequence[Row] = ()
     ) -> list[tuple[list[int], str | None]]:
-        """`cut` for every row, and its prompt's criteria; they see the rows as the prompt's own call has them."""
+        """`cut` for every row, and its prompt's criteria, which see no other rows."""
         cuts = [self.cut(row, block) for row, block in zip(rows, blocks, strict=True)]
         for prompt in {row.prompt for row in rows if self.rules[row.prompt].criteria}:
             places = [place for place, row in enumerate(rows) if row.prompt == prompt]
@@ -94,8 +94,8 @@ class OpenBatch(Batch):
         """
         if self.memo or other.memo:
             message = (
-                f"the strategy keeps {', '.join(self.memo | other.memo)} in batch.memo, and declares ADMITS: it "
-                "must keep what it needs in row.memo, or not declare it"
+                f"the strategy declares ADMITS, and keeps {', '.join(self.memo | other.memo)} in batch.memo: "
+                "it must keep what it needs in row.memo, or not declare it"
             )
             raise PluginError(message)
         self.finished += other.finished
@@ -137,7 +137,9 @@ def can_admit(model: "PreTrainedModel", call: "Call") -> bool:
     must grow; and nothing may look at the batch as transformers shows it.
     """
     names, inputs = InputNames.of(model), call.request.model_inputs
-    plain = not (inputs.given or inputs.columns or inputs.inputs_embeds is not None or inputs.encode is not None)
+    plain = not (
+        inputs.given or inputs.columns or inputs.inputs_embeds is not None or inputs.encode is not None
+    )
     seen = (WrappedProcessor, PrefixConstraint)
     return (
         call.strategy.ADMITS
@@ -167,22 +169,19 @@ def decode_openly(
     while True:
         live = len(batch.rows) if batch is not None else 0
         with torch.no_grad():
+            if batch is not None and not live:
+                strategy.finish(batch)
             fresh = wait(size - live) if not live or size - live >= least else None
             if fresh is not None:
                 fresh.prefill()
                 strategy.start(fresh)
-            elif not live:
-                break
             running = fresh or batch
-            assert running is not None
+            if running is None or not running.rows:
+                return
             strategy.step(running)
             running.settle()
-            if fresh is not None and live:
-                assert batch is not None
+            if fresh is not None and batch is not None and live:
                 batch.admit(fresh)
             else:
                 batch = running
         yield batch.leave()
-    if batch is not None:
-        with torch.no_grad():
-            strategy.finish(batch)

@@ -10,9 +10,8 @@ from decodekit.errors import ParameterError, nearest
 
 __all__ = ["Item", "read_item"]
 
-_FORMS = (
-    'a text, a chat ([{"role": "user", "content": "..."}]), token ids, or an object with "prompt" or "messages"'
-)
+_CHAT = '[{"role": "user", "content": "..."}]'
+_FORMS = f'a text, a chat ({_CHAT}), token ids, or an object with "prompt" or "messages"'
 _OWN = ("prompt", "messages", "id", "seed")
 
 
@@ -37,8 +36,8 @@ def read_item(value: Any, tokenizer: Any, known: Collection[str]) -> Item:
     """Read one prompt.
 
     Args:
-        value: a text, a chat, token ids int64 [T] or a list of them, or a mapping with ``prompt`` or ``messages``
-            and, if it likes, ``id``, ``seed`` and values by the names in ``known``.
+        value: a text, a chat, token ids int64 [T] or a list of them, or a mapping with ``prompt`` or
+            ``messages`` and, if it likes, ``id``, ``seed`` and values by the names in ``known``.
         tokenizer: the model's.
         known: the names of values that a prompt may have of its own.
 
@@ -49,8 +48,8 @@ def read_item(value: Any, tokenizer: Any, known: Collection[str]) -> Item:
         return Item(_ids(value, tokenizer))
     given = [name for name in ("prompt", "messages") if name in value]
     if len(given) != 1:
-        found = "both" if given else f"neither, but {', '.join(map(str, value)) or 'nothing'}"
-        message = f'a prompt that is an object has "prompt" or "messages", and this one has {found}'
+        found = "both" if given else f"only {', '.join(map(repr, value)) or '{}'}"
+        message = f'a prompt that is an object has "prompt" or "messages", and this one has {found}.'
         raise ParameterError(message + nearest(str(next(iter(value), "")), () if given else _OWN[:2]))
     settings = {name: own for name, own in value.items() if name not in _OWN}
     for name in settings:
@@ -62,8 +61,8 @@ def read_item(value: Any, tokenizer: Any, known: Collection[str]) -> Item:
         raise ParameterError(message)
     if given == ["messages"] and not _is_chat(value["messages"]):
         message = (
-            f"messages={_shown(value['messages'])} is not allowed: it must be a list of objects with role and "
-            'content, [{"role": "user", "content": "..."}]'
+            f"messages={_shown(value['messages'])} is not allowed: it must be a list of objects with role "
+            f"and content, {_CHAT}"
         )
         raise ParameterError(message)
     return Item(_ids(value[given[0]], tokenizer), value.get("id"), value.get("seed"), settings)
@@ -71,7 +70,7 @@ def read_item(value: Any, tokenizer: Any, known: Collection[str]) -> Item:
 
 def _ids(prompt: Any, tokenizer: Any) -> list[int]:
     if isinstance(prompt, str):
-        ids = tokenizer(prompt)["input_ids"]
+        ids = _encoded(prompt, tokenizer)
     elif _is_chat(prompt):
         ids = _through_template(prompt, tokenizer)
     elif isinstance(prompt, Tensor) and prompt.dim() == 1 and not prompt.is_floating_point():
@@ -85,6 +84,15 @@ def _ids(prompt: Any, tokenizer: Any) -> list[int]:
         message = "the prompt is empty: give it at least one token"
         raise ParameterError(message)
     return list(ids)
+
+
+def _encoded(text: str, tokenizer: Any) -> list[int]:
+    try:
+        ids: list[int] = tokenizer(text)["input_ids"]
+    except (TypeError, UnicodeError) as error:  # half of a surrogate pair, which JSON can spell
+        message = f"the tokenizer can't read the prompt {_shown(text)}: {error}"
+        raise ParameterError(message) from error
+    return ids
 
 
 def _is_chat(value: Any) -> bool:

@@ -344,7 +344,9 @@ def can_join(cache: Cache | None) -> bool:
         LinearAttentionAndSlidingWindowAttentionLayer,
         DummyLayer,
     )
-    return type(cache) is DynamicCache and not cache.offloading and all(type(x) in kinds for x in _own(cache))
+    if cache is None or type(cache) is not DynamicCache or cache.offloading:
+        return False
+    return all(type(layer) in kinds for layer in _own(cache))
 
 
 def join(cache: Cache, other: Cache) -> None:
@@ -360,11 +362,15 @@ def join(cache: Cache, other: Cache) -> None:
             continue
         if isinstance(layer, DynamicSlidingWindowLayer):
             layer.cumulative_length = max(layer.cumulative_length, more.cumulative_length)
-        for name in ("keys", "values"):
-            parts = [getattr(layer, name), getattr(more, name)]
-            width = max(part.shape[2] for part in parts)
-            wide = [torch.nn.functional.pad(part, (0, 0, width - part.shape[2], 0)) for part in parts]
-            setattr(layer, name, torch.cat(wide))
+        layer.keys = _below(layer.keys, more.keys)
+        layer.values = _below(layer.values, more.values)
+
+
+def _below(first: Tensor, second: Tensor) -> Tensor:
+    """[A + B, H, n, D] of [A, H, m, D] and [B, H, n, D], with zeros left of the narrower one."""
+    width = max(first.shape[2], second.shape[2])
+    wide = [torch.nn.functional.pad(part, (0, 0, width - part.shape[2], 0)) for part in (first, second)]
+    return torch.cat(wide)
 
 
 def _put(layer: Any, pairs: Sequence[Pair], columns: Sequence[Sequence[int]], width: int) -> None:

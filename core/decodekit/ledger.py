@@ -73,9 +73,9 @@ class Ledger:
         both = (self, other)
         width = max(int((one._width - one._pads).max()) for one in both)
         tokens = self._tokens.new_full((len(self._rows) + len(other._rows), width + ROOM), self._pad)
-        for one, lines in zip(both, tokens.split([len(one._rows) for one in both]), strict=True):
+        for one, lines in zip(both, (slice(len(self._rows)), slice(len(self._rows), None)), strict=True):
             held = min(width, one._width)
-            lines[:, width - held : width] = one._tokens[:, one._width - held : one._width]
+            tokens[lines, width - held : width] = one._tokens[:, one._width - held : one._width]
         self._pads = torch.cat([one._pads + (width - one._width) for one in both])
         self._prompt_lengths = torch.cat([one._prompt_lengths for one in both])
         self._rows = [*self._rows, *other._rows]

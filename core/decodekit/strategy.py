@@ -69,9 +69,9 @@ class Strategy:
     must repeat: a call without a seed then takes its seeds from torch's global generator."""
 
     ADMITS: ClassVar[bool] = False
-    """Whether rows may join a batch between two of its steps, each as if it stood there alone. Such a strategy
-    keeps nothing for the call as a whole, neither in ``batch.memo`` nor by `bind`, and its `start` and `finish`
-    look at each row by itself. Others get their prompts batch by batch."""
+    """Whether rows of other calls may join a batch between two of its steps. Such a strategy keeps nothing
+    for the call as a whole, neither in ``batch.memo`` nor by `bind`, and its `start` and `finish` look at
+    each row by itself. The prompts of others are decoded batch by batch."""
 
     def bind(self, model: "PreTrainedModel", context: CallContext) -> "Strategy":
         """Return the strategy for one call, e.g. with what it makes of the ``model``.
