@@ -52,17 +52,13 @@ class Records:
             rest = memoryview(line)
             while rest:
                 rest = rest[self._file.write(rest) :]
-            if time.monotonic() - self._synced > _SYNC_SECONDS:
-                self.sync()
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(end)
-            message = (
-                f"{self.path} can't be written: {error.strerror}; its {len(self.done)} lines are kept: make "
-                "room, and give the same command again to go on"
-            )
-            raise OutputError(message) from error
+            raise self._failure(error) from error
         self.done[record["line"]] = "error" in record
+        if time.monotonic() - self._synced > _SYNC_SECONDS:
+            self.sync()
 
     @property
     def failed(self) -> int:
@@ -70,9 +66,22 @@ class Records:
         return sum(self.done.values())
 
     def sync(self) -> None:
-        """Have everything on the disk."""
-        os.fsync(self._file.fileno())
+        """Have everything on the disk.
+
+        Raises:
+            OutputError: that failed.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failure(error) from error
         self._synced = time.monotonic()
+
+    def _failure(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"{self.path} can't be written: {error.strerror}; its {len(self.done)} lines are kept: make "
+            "room, and give the same command again to go on"
+        )
 
 
 @contextlib.contextmanager
@@ -94,26 +103,42 @@ def open_records(
             another process writes it.
         OutputError: it can't be written.
     """
-    beside, lock = Path(f"{path}.settings.json"), FileLock(f"{path}.lock", timeout=0)
-    try:
-        with lock:
+    beside = Path(f"{path}.settings.json")
+    with _alone(path):
+        try:
             done = {} if overwrite else _read(path, beside, settings, content)
             if not done:
                 _note(beside, {**settings, "input": fingerprint(content)})
-            with open(path, "ab" if done else "wb", buffering=0) as file:
-                records = Records(path, done, file)
+            file = open(path, "ab" if done else "wb", buffering=0)  # noqa: SIM115  # it is closed below
+        except OSError as error:
+            message = f"{path} can't be written: {error.strerror}: choose a file in a folder that can be"
+            raise OutputError(message) from error
+        with file:
+            records = Records(path, done, file)
+            try:
                 yield records
+            finally:
                 records.sync()
-            with contextlib.suppress(OSError):
-                os.unlink(lock.lock_file)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes out."""
+    lock = FileLock(f"{path}.lock", timeout=0)
+    try:
+        lock.acquire()
     except Timeout:
         message = f"another process is writing {path}: wait for it, or choose another file"
         raise ParameterError(message) from None
     except OSError as error:
-        if isinstance(error, OutputError):
-            raise
         message = f"{path} can't be written: {error.strerror}: choose a file in a folder that can be"
         raise OutputError(message) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 def _note(beside: Path, values: Mapping[str, Any]) -> None:
