@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
+from torch import Tensor
 from transformers import GenerationConfig
 
 from decodekit.admission import can_admit
@@ -92,7 +93,11 @@ class Kind:
     @cached_property
     def _shared(self) -> dict[str, Any]:
         values: dict[str, Any] = self.call.request.config.to_dict()
-        return {name: value for name, value in values.items() if name not in _OWN}
+        return {
+            name: value.tolist() if isinstance(value, Tensor) else value
+            for name, value in values.items()
+            if name not in _OWN and not name.startswith("_")  # transformers' own notes of the others
+        }
 
     def mixes_with(self, other: "Kind") -> bool:
         """Whether the prompts of both can stand in one batch."""
