@@ -1,11 +1,12 @@
 """Rows that join a running batch can't tell: each is what it is alone."""
 
 from collections import deque
+from typing import ClassVar
 
 import attrs
 import pytest
 import torch
-from decodekit import Chain, PluginError, Strategy
+from decodekit import Chain, PluginError, Processor, Strategy
 from decodekit.admission import OpenBatch, OwnStops, can_admit, decode_openly
 from decodekit.call import Options, prepare
 from decodekit.loop import decode
@@ -29,9 +30,22 @@ MODELS = {
     "hash": CacheHashModel(VOCAB),
     "mamba": tiny_mamba(VOCAB, dtype=torch.float64),
 }
-CHAINS = [
-    Chain.parse(text) for text in ("none", "temperature=0.5 > top_k=3", "repetition_penalty=1.5", "dry")
-]
+
+
+@attrs.frozen
+class Visible(Processor):
+    """Moves the logits by all that a history shows: tokens, their places, and where the prompt ends."""
+
+    NAME: ClassVar[str] = "visible"
+
+    def __call__(self, logits, history):
+        places = torch.arange(history.tokens.shape[1]) - history.pads[:, None]
+        seen = (history.tokens * 31 + places * 7 + history.generated_mask * 5) * history.mask
+        return logits + ((seen.sum(1, keepdim=True) + torch.arange(VOCAB)) % 7).to(logits)
+
+
+CHAINS = [Chain.parse(text) for text in ("none", "temperature=0.5 > top_k=3", "repetition_penalty=1.5")]
+CHAINS += [Chain([Visible()])]
 
 
 @attrs.frozen

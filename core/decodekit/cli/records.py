@@ -117,8 +117,11 @@ def open_records(
             records = Records(path, done, file)
             try:
                 yield records
-            finally:
-                records.sync()
+            except BaseException:
+                with contextlib.suppress(OutputError):  # what came first is told
+                    records.sync()
+                raise
+            records.sync()
 
 
 @contextlib.contextmanager
