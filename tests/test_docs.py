@@ -60,6 +60,7 @@ def small(monkeypatch, tmp_path, tiny_folder, interpreted):
 
     monkeypatch.setattr(decodekit, "load", stand_in)
     monkeypatch.setattr(sys.modules["decodekit.cli.generate"], "load", stand_in)
+    monkeypatch.setattr(sys.modules["decodekit.cli.batch"], "load", stand_in)
     monkeypatch.setattr(sys.modules["decodekit.figures"], "load", stand_in)
     quant = sys.modules["decodekit.cli.quant"]
     monkeypatch.setattr(quant, "_in_a_process", quant._measure)
@@ -68,6 +69,9 @@ def small(monkeypatch, tmp_path, tiny_folder, interpreted):
     monkeypatch.setenv("DECODEKIT_TEST_PROFILE", "fast")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompt.txt").write_text("Once upon a time")
+    (tmp_path / "prompts.jsonl").write_text(
+        '"Once upon a time"\n{"prompt": "The sky", "max_new_tokens": 3}\n'
+    )
     (tmp_path / "person.json").write_text('{"type": "object", "properties": {"age": {"type": "integer"}}}')
 
 

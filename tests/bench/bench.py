@@ -3,7 +3,7 @@
 Each row is the same call to ``model.generate`` and to `decodekit.generate`; the ratio is the median of
 transformers' seconds over ours, so above 1 we are faster. Where transformers refuses the call, the base
 is our own plain decoding, and the row says so. Rows that begin with ``chain`` are of `chains.py`, those
-that begin with ``compiled`` of `compiled.py`.
+that begin with ``compiled`` of `compiled.py`, and those that begin with ``batch`` of `batches.py`.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from typing import Any
 import decodekit as dk
 import torch
 import transformers
+from batches import batch_rows
 from chains import chain_rows
 from compiled import compiled_rows
 from rich.console import Console
@@ -92,6 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     model, tokenizer = dk.load()
     every = rows(model, tokenizer) | chain_rows(model, tokenizer) | compiled_rows()
+    every |= batch_rows(model, tokenizer)
     chosen = {name: row for name, row in every.items() if options.only in name}
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {model.dtype}"
     versions = (
