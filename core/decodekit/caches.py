@@ -338,6 +338,7 @@ def can_join(cache: Cache | None) -> bool:
     """Whether `join` works: every layer grows, and keeps all its rows on one device."""
     kinds = (
         DynamicLayer,
+        GrowingLayer,
         DynamicSlidingWindowLayer,
         LinearAttentionLayer,
         LinearAttentionAndFullAttentionLayer,

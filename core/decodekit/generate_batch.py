@@ -46,6 +46,7 @@ def stream_batch(
     token_logprobs: bool = False,
     skip_special_tokens: bool = True,
     errors: Literal["raise", "keep"] = "raise",
+    compile: bool | None = None,
     **kwargs: Any,
 ) -> Generator[PromptResult, None, None]:
     """Decode a list of prompts of any length, and give the result of each as soon as it is there.
@@ -62,7 +63,7 @@ def stream_batch(
         prompts: each a text, a chat (a list of messages), token ids int64 [T], or a mapping with ``prompt``
             or ``messages`` and, if it likes, ``id``, ``seed``, and values of the configuration's fields.
         batch_size: the most prompts at a time; each has as many rows as the strategy needs.
-        strategy, processors: as for `generate`.
+        strategy, processors, compile: as for `generate`.
         seed: one for all prompts, or a list with one for each. Left out, prompts whose tokens are drawn get
             seeds from torch's global generator, one each in the order of the list.
         token_logprobs: keep the log-probabilities of the new tokens.
@@ -90,6 +91,7 @@ def stream_batch(
     options = Options(
         strategy=strategy,
         tokenizer=tokenizer,
+        compile=compile,
         logits_processor=kwargs.pop("logits_processor", None) or (),
         stopping_criteria=kwargs.pop("stopping_criteria", None) or (),
         keep_logprobs=token_logprobs,

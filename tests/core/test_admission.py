@@ -6,7 +6,7 @@ from typing import ClassVar
 import attrs
 import pytest
 import torch
-from decodekit import Chain, PluginError, Processor, Strategy
+from decodekit import Chain, PluginError, Processor, Strategy, caches
 from decodekit.admission import OpenBatch, OwnStops, can_admit, decode_openly
 from decodekit.call import Options, prepare
 from decodekit.loop import decode
@@ -257,3 +257,23 @@ def test_gradients_are_as_the_caller_had_them():
     batches = deque([batch_of(MODELS["llama"], {0: Asked([1], 0, 3, 0, True)}, 1)])
     for _ in decode_openly(lambda free: batches.popleft() if batches else None, Greedy(), 1, 1):
         assert torch.is_grad_enabled()
+
+
+def test_caches_with_room_behind_their_tokens_are_joined_too():
+    asked = [Asked([1] * (1 + number), number, 2 + number % 4, 1, greedy=False) for number in range(6)]
+
+    def growing(model, some, copies):
+        batch = batch_of(model, some, copies)
+        batch.target.cache = caches.new_cache(model, "growing", None)
+        return batch
+
+    waiting, found = deque(enumerate(asked)), {}
+
+    def wait(free):
+        count = min(free, len(waiting))
+        return growing(MODELS["llama"], dict(waiting.popleft() for _ in range(count)), 1) if count else None
+
+    for rows in decode_openly(wait, Greedy(), 2, 1):
+        found |= told(rows)
+    assert found == alone(MODELS["llama"], Greedy(), asked, 1)
+    assert caches.can_join(caches.new_cache(MODELS["llama"], "growing", None))
