@@ -70,14 +70,14 @@ def rows(model: Any, tokenizer: Any) -> dict[str, tuple[str, Run, Run]]:
     }
 
 
-def measure(base: Run, ours: Run, runs: int) -> tuple[list[float], list[float]]:
-    """Seconds of alternating runs, after one of each that is not counted."""
+def measure(base: Run, ours: Run, runs: int, *, warm: bool = True) -> tuple[list[float], list[float]]:
+    """Seconds of alternating runs, after one of each that is not counted; ``warm`` false spares that one."""
     seconds: tuple[list[float], list[float]] = ([], [])
-    for count in range(runs + 1):
+    for count in range(runs + 1 if warm else runs):
         for kept, run in zip(seconds, (base, ours), strict=True):
             start = time.perf_counter()
             run()
-            if count:
+            if count or not warm:
                 kept.append(time.perf_counter() - start)
     return seconds
 
@@ -102,7 +102,9 @@ def main() -> None:
     results = []
     for name in track(chosen, description="measuring", console=Console(stderr=True)):
         against, base, ours = chosen[name]
-        first, second = measure(base, ours, options.runs)
+        long = name.startswith("batch of")  # half a minute and more a run
+        runs = min(options.runs, 2) if long else options.runs
+        first, second = measure(base, ours, runs, warm=not long)
         ratios = [one / other for one, other in zip(first, second, strict=True)]
         results.append(
             {
