@@ -265,7 +265,7 @@ def test_a_prompt_that_is_wrong_is_named_before_the_model_runs(tokenizer):
         r"prompts\[1\]: the prompt is empty": ["a", ""],
         r"prompts\[0\]: 7 is no prompt": [7],
         r"prompts\[1\]: 'temprature' .* Did you mean 'temperature'": ["a", {"prompt": "b", "temprature": 1}],
-        r"prompts\[1\]: temperature=\[1\.0\] would have no effect": [
+        r"prompts\[1\]: temperature=1\.0 would have no effect": [
             "a",
             {"prompt": "b", "temperature": 1.0},
         ],

@@ -77,15 +77,19 @@ def batch(
 ) -> None:
     """Decode every line of a file; a run that was stopped goes on where it was.
 
-    A line of IN is a text, or an object with "prompt" (a text or token ids) or "messages" (a chat), and if it
-    likes "id", "seed" and values of its own: {"prompt": "Hi", "temperature": 0.5, "max_new_tokens": 8}.
+    A line of IN is a text, or an object with "prompt" (a text or token ids)
+    or "messages" (a chat), and if it likes "id", "seed" and values of its
+    own: {"prompt": "Hi", "temperature": 0.5, "max_new_tokens": 8}.
 
-    A line of OUT has "line" (the number of the line of IN), "id", "text", "tokens", "finish_reason",
-    "prompt_tokens" and "seed"; or "error". Lines come in the order in which prompts end. A line that can't be
-    decoded is an error of its own, and the rest is done.
+    A line of OUT has "line" (the number of the line of IN), "id", "text",
+    "tokens", "finish_reason", "prompt_tokens" and "seed"; or "error". Lines
+    come in the order in which prompts end. A line that can't be decoded is
+    an error of its own, and the rest is done.
 
-    Given again, the command does the lines that are missing. Exit codes: 0 all is done, 1 some lines have
-    errors, 2 refused, 130 stopped by Ctrl-C.
+    Given again, the command does the lines that are missing.
+
+    Exit codes: 0 all is done, 1 some lines have errors, 2 refused, 130
+    stopped by Ctrl-C.
     """
     lines = _lines(source, target)
     chosen = custom_strategy(custom_generate, strategy) if custom_generate is not None else strategy
