@@ -239,7 +239,7 @@ def test_transformers_processors_get_batches_as_transformers_makes_them():
 @pytest.mark.parametrize("kind", ["guided", "t5", "static"])
 def test_other_models_and_settings(kind, tokenizer):
     model = model_of("t5") if kind == "t5" else SMALL["llama"]
-    prompts = [[3, 4, 1], [5, 1], [6, 7, 8, 1], [9, 1]]
+    prompts = [[3, 4], [5], [6, 7, 8], [9]]
     arguments = {
         "guided": {"guidance_scale": 1.7, "do_sample": True, "seed": 3},
         "t5": {"do_sample": True, "seed": 3},
