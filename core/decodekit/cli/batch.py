@@ -14,6 +14,7 @@ from decodekit.batch_results import PromptResult
 from decodekit.cli.arguments import read_settings, read_spec
 from decodekit.cli.generate import (
     ChainText,
+    Compile,
     CustomGenerate,
     Device,
     Dtype,
@@ -67,6 +68,7 @@ def batch(
     quant: Quant = "none",
     dtype: Dtype = "auto",
     device: Device = None,
+    compile: Compile = False,
     seed: Seed = None,
     max_new_tokens: Length = 256,
     chat: Chat = False,
@@ -114,7 +116,7 @@ def batch(
             raise typer.Exit(SOME_FAILED if records.failed else 0)
         if not sys.stderr.isatty():  # a bar of the weights is for people, not for logs
             logging.disable_progress_bar()
-        loaded, tokenizer = load(model, quant=backend, device_map=device, dtype=dtype)
+        loaded, tokenizer = load(model, quant=backend, device_map=device, dtype=dtype, compile=compile)
         unread, prompts = _prompts(left, chat=chat, system=system)
         results = stream_batch(
             loaded,

@@ -142,6 +142,20 @@ def test_a_wrong_line_is_an_error_of_its_own(batch):
     assert again.stderr == f"nothing is left to do: out.jsonl has all 12 lines, {len(lines)} with errors\n"
 
 
+def test_options_of_the_model_get_to_it(batch, monkeypatch):
+    given = {}
+
+    def load_noting(name, **options):
+        given.update(options)
+        return load(name)
+
+    monkeypatch.setattr("decodekit.cli.batch.load", load_noting)
+    options = ["--compile", "--dtype", "bfloat16", "--device", "cpu", "--quant", "torchao-int8"]
+    assert batch(*options, lines=["a"]).exit_code == 0
+    assert (given["compile"], given["dtype"], given["device_map"]) == (True, "bfloat16", "cpu")
+    assert given["quant"].NAME == "torchao-int8"
+
+
 # Going on
 
 
