@@ -22,7 +22,7 @@ from decodekit.testing.processor_checks import check_processor, processor_checks
 from decodekit.testing.processor_subject import OracleRow
 from decodekit.testing.quant_checks import QuantReport, check_quant_backend, quant_checks
 from decodekit.testing.report import ConformanceError, Outcome, Report, Result
-from decodekit.testing.reproduce import processor_case, strategy_case_of
+from decodekit.testing.reproduce import drafter_case_of, processor_case, strategy_case_of
 from decodekit.testing.strategy_checks import check_strategy, strategy_checks
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "check_processor",
     "check_quant_backend",
     "check_strategy",
+    "drafter_case_of",
     "drafter_checks",
     "parametrize",
     "plugin_checks",

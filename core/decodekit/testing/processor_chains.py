@@ -1,5 +1,6 @@
-"""P32 to P34: a processor in a chain that shows it no more of a row than it says it needs."""
+"""P32 to P35: a processor beside others, and in a chain that shows it no more of a row than it needs."""
 
+import contextlib
 from typing import ClassVar
 
 import attrs
@@ -8,15 +9,18 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from decodekit.chain import Chain
+from decodekit.errors import ParameterError, UnknownNameError
 from decodekit.head import Cut, Head
 from decodekit.history import History
 from decodekit.place import Place, Scope
 from decodekit.processor import Processor
+from decodekit.registry import registry
+from decodekit.testing import generators
 from decodekit.testing.check import Draw, check
 from decodekit.testing.processor_laws import same_law
-from decodekit.testing.processor_subject import ProcessorSubject, expect, states_of
+from decodekit.testing.processor_subject import Case, ProcessorSubject, apply, expect, states_of
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "order_witness"]
 
 _MOST = 25
 """Inputs a check; the long way and the short one differ at the first of them, or hardly at all."""
@@ -41,7 +45,44 @@ class _Largest(Processor):
         return head.best(self.k)
 
 
-@check("P32", most_examples=_MOST)
+def _partners(subject: ProcessorSubject) -> dict[str, st.SearchStrategy[Processor]]:
+    """Instances of those that ``commutes_with`` names, are installed and have ranges."""
+    found: dict[str, st.SearchStrategy[Processor]] = {}
+    for name in subject.cls.LAWS.commutes_with:
+        with contextlib.suppress(UnknownNameError, ParameterError):
+            cls: type[Processor] = registry().entry("processors", name).cls
+            found[name] = generators.instances(cls, f"processor {name}", None, ())
+    return found
+
+
+def _alone(subject: ProcessorSubject) -> str | None:
+    if not subject.cls.LAWS.commutes_with:
+        return "commutes_with names no processor"
+    return None if _partners(subject) else "none that commutes_with names is installed and has ranges"
+
+
+@check("P32", skip=_alone)
+def chain_algebra(subject: ProcessorSubject, draw: Draw) -> None:
+    """With each processor that ``commutes_with`` names the order makes no difference."""
+    case = draw(subject.float64_cases(distinct=True))
+    partners = _partners(subject)
+    other = draw(partners[draw(st.sampled_from(sorted(partners)))])
+    witness = order_witness(case, other)
+    expect(witness is None, case, f"beside {other!r}: {witness}")
+
+
+def order_witness(case: Case, other: Processor) -> str | None:
+    """What a processor and another one give in both orders, in words; None when that is the same law."""
+    behind, before = other.bind(case.context), attrs.evolve(case, processor=other)
+    first = apply(behind, case.run(), case.history)
+    second = case.run(logits=before.run())
+    alive = ~(first.isneginf().all(dim=-1) | second.isneginf().all(dim=-1))
+    if same_law(first[alive], second[alive]):
+        return None
+    return f"first this one it is {first.tolist()}, first the other {second.tolist()}"
+
+
+@check("P33", most_examples=_MOST)
 def short_chain(subject: ProcessorSubject, draw: Draw) -> None:
     """In a chain that cuts, before it and after it, it gives what it gives over the whole vocabulary."""
     case = draw(subject.cases())
@@ -74,7 +115,7 @@ def _numbers(states: tuple[object, ...]) -> bool:
     return all(isinstance(state, float) for state in states)
 
 
-@check("P33", most_examples=_MOST, skip=lambda subject: None if _has_cut(subject) else "it has no short form")
+@check("P34", most_examples=_MOST, skip=lambda subject: None if _has_cut(subject) else "it has no short form")
 def short_form(subject: ProcessorSubject, draw: Draw) -> None:
     """Where its cut is clear, from however few of the largest logits, it keeps what the processor keeps."""
     case = draw(subject.cases())
@@ -94,7 +135,7 @@ def _has_cut(subject: ProcessorSubject) -> bool:
 
 
 @check(
-    "P34",
+    "P35",
     most_examples=_MOST,
     skip=lambda subject: "it sees all of a row" if subject.cls.PLACE.scope is Scope.ALL else None,
 )
@@ -118,4 +159,4 @@ def scope(subject: ProcessorSubject, draw: Draw) -> None:
     expect(same, case, f"of the whole row it makes {wanted.tolist()}, of its largest {found.tolist()}")
 
 
-CHECKS = (short_chain, short_form, scope)
+CHECKS = (chain_algebra, short_chain, short_form, scope)

@@ -18,10 +18,11 @@ def plant():
     def method(body):
         return lambda self, batch: body(batch)
 
-    def plant(step, *, draws=True, needs=(), **others):
+    def plant(step, *, draws=True, needs=(), ahead=0, **others):
         methods = {name: method(body) for name, body in {"step": step, **others}.items()}
         laws = LOSSLESS if draws else DETERMINISTIC
         fields = {"NAME": "planted", "LAWS": laws, "NEEDS": frozenset(needs), "SAMPLES": draws}
+        fields["lookahead"] = property(lambda self: ahead)
         return attrs.frozen(type("Planted", (Strategy,), {**fields, **methods}))
 
     return plant
@@ -44,7 +45,7 @@ def speculate(plant):
             row.accepted += agreed
         batch.commit(blocks, p)
 
-    return plant(step, needs=(Capability.ROLLBACK, Capability.POSITIONS))
+    return plant(step, needs=(Capability.ROLLBACK, Capability.POSITIONS), ahead=3)
 
 
 @pytest.fixture(scope="session")
