@@ -174,9 +174,9 @@ class Registry:
             again = other.distribution == entry.distribution and other.module == entry.module
             if other.cls is not entry.cls and not again:
                 message = (
-                    f"{entry} can't be registered: the {NOUNS[entry.kind]} {entry.name!r} is {other} already. "
-                    "Give it a name of its own, keep the other one out (decodekit plugins disable NAME), or "
-                    "pass the class itself instead of registering it"
+                    f"{entry} can't be registered: the {NOUNS[entry.kind]} {entry.name!r} is {other} "
+                    "already. Give it a name of its own, keep the other one out (decodekit plugins disable "
+                    "NAME), or pass the class itself instead of registering it"
                 )
                 raise DuplicateNameError(message)
 

@@ -176,9 +176,7 @@ def test_a_module_may_register_a_name_again_and_another_module_may_not(local):
     again = attrs.frozen(type("Warm", (Warm,), {"__module__": Warm.__module__}))
     local.register(again)
     assert local.entry("processors", "warm").cls is again
-    message = (
-        r"elsewhere.Warm \(this process\) can't be registered: the processor 'warm' is .*\.Warm \(this pro"
-    )
+    message = r"elsewhere.Warm \(this process\) can't be registered: the processor 'warm' is .*\.Warm \(this"
     with pytest.raises(DuplicateNameError, match=message):
         local.register(attrs.frozen(type("Warm", (Warm,), {"__module__": "elsewhere"})))
     assert local.resolve("processors", "warm") == again()

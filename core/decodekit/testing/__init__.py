@@ -18,6 +18,7 @@ if importlib.util.find_spec("hypothesis") is None:
 from decodekit.testing.check import PROFILES
 from decodekit.testing.conformance import check_plugin, parametrize, plugin_checks, plugins_of, replay
 from decodekit.testing.drafter_checks import check_drafter, drafter_checks
+from decodekit.testing.processor_chains import order_witness
 from decodekit.testing.processor_checks import check_processor, processor_checks
 from decodekit.testing.processor_subject import OracleRow
 from decodekit.testing.quant_checks import QuantReport, check_quant_backend, quant_checks
@@ -40,6 +41,7 @@ __all__ = [
     "check_strategy",
     "drafter_case_of",
     "drafter_checks",
+    "order_witness",
     "parametrize",
     "plugin_checks",
     "plugins_of",

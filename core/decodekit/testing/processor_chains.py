@@ -16,9 +16,10 @@ from decodekit.place import Place, Scope
 from decodekit.processor import Processor
 from decodekit.registry import registry
 from decodekit.testing import generators
-from decodekit.testing.check import Draw, check
+from decodekit.testing.check import Draw, check, examples_of
 from decodekit.testing.processor_laws import same_law
 from decodekit.testing.processor_subject import Case, ProcessorSubject, apply, expect, states_of
+from decodekit.testing.search import search
 
 __all__ = ["CHECKS", "order_witness"]
 
@@ -67,19 +68,46 @@ def chain_algebra(subject: ProcessorSubject, draw: Draw) -> None:
     case = draw(subject.float64_cases(distinct=True))
     partners = _partners(subject)
     other = draw(partners[draw(st.sampled_from(sorted(partners)))])
-    witness = order_witness(case, other)
-    expect(witness is None, case, f"beside {other!r}: {witness}")
+    _expect_order(case, other)
 
 
-def order_witness(case: Case, other: Processor) -> str | None:
-    """What a processor and another one give in both orders, in words; None when that is the same law."""
+def order_witness(
+    first: Processor | type[Processor], second: Processor | type[Processor], *, profile: str | None = None
+) -> str | None:
+    """Look for a row on which the order of two processors makes a difference.
+
+    Args:
+        first: a class or an instance.
+        second: another one.
+        profile: ``fast``, ``default`` or ``thorough``; by default DECODEKIT_TEST_PROFILE.
+
+    Returns:
+        The smallest such row and what comes of it in both orders; None when none was found.
+
+    Raises:
+        ParameterError: there is no such profile, or a parameter has neither a range nor a default.
+    """
+    one, other = (
+        ProcessorSubject(item) if isinstance(item, type) else ProcessorSubject(type(item), item)
+        for item in (first, second)
+    )
+
+    def body(subject: ProcessorSubject, draw: Draw) -> None:
+        _expect_order(draw(subject.float64_cases(distinct=True)), draw(other.processors()))
+
+    key = f"the order of {one.name} and {other.name}"
+    found = search(body, one, key, f"{key} makes no difference", examples_of(profile), shrink=True)
+    return found.text if found else None
+
+
+def _expect_order(case: Case, other: Processor) -> None:
+    """Raise `BrokenPromiseError` where a processor and another one give two laws in their two orders."""
     behind, before = other.bind(case.context), attrs.evolve(case, processor=other)
     first = apply(behind, case.run(), case.history)
     second = case.run(logits=before.run())
     alive = ~(first.isneginf().all(dim=-1) | second.isneginf().all(dim=-1))
-    if same_law(first[alive], second[alive]):
-        return None
-    return f"first this one it is {first.tolist()}, first the other {second.tolist()}"
+    message = f"before {other!r} it gives {first.tolist()}, behind it {second.tolist()}"
+    expect(same_law(first[alive], second[alive]), case, message)
 
 
 @check("P33", most_examples=_MOST)

@@ -153,7 +153,7 @@ def _drafting(subject: StrategySubject, case: Case, drafter: Drafter) -> Case:
 
 @check("S28", skip=_without_acceptance, share=0.15, shrinks=False)
 def acceptance_formula(subject: StrategySubject, draw: Draw) -> None:
-    """Where p and q depend on nothing, n drafted tokens have a + a^2 + ... + a^n accepted ones (6 sigma)."""
+    """By the rule of ``acceptance`` n drafted tokens have a + a^2 + ... + a^n accepted ones (6 sigma)."""
     case = draw(subject.cases(ONE_LAW))
     drafter = Fixed(draw(st.integers(0, 99)))
     case = attrs.evolve(case.take([0]), processors=(), copies=_ROWS, max_new_tokens=8)
@@ -204,7 +204,7 @@ def _counted(drafts: list[tuple[int, int]]) -> dict[int, int]:
 
 @check("S30", skip=_takes_no_drafter, share=0.4)
 def impossible_drafts(subject: StrategySubject, draw: Draw) -> None:
-    """A drafted token of probability 0 is never accepted, not even where the uniform number is 0."""
+    """Of what the parameter ``verifies`` drafts nothing of probability 0 is accepted, even by a draw of 0."""
     case = draw(subject.cases(_HOLES, least_processors=1))
     number = draw(st.integers(0, 99))
     drafter = Fixed(number) if draw(st.booleans()) else Stubborn(number)

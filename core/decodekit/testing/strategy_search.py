@@ -17,7 +17,7 @@ from decodekit.testing.strategy_subject import StrategySubject, with_parameters
 
 __all__ = ["CHECKS"]
 
-_PROMPTS = 700
+_PROMPTS = 300
 """Draws of a few sequences each."""
 _FAR = 6.5
 """Standard deviations that right frequencies don't reach."""
@@ -56,7 +56,7 @@ def neutral_parameters(subject: StrategySubject, draw: Draw) -> None:
 
 @check("S24", skip=_without_width, share=0.3)
 def exhaustive_search(subject: StrategySubject, draw: Draw) -> None:
-    """Wide enough to keep every sequence it finds the most probable ones, each with the score that it has."""
+    """With ``width`` for every sequence it finds the most probable ones, each with its log-probability."""
     case = _enumerable(draw(subject.cases(_ENUMERABLE, largest=3)), 3)
     case = attrs.evolve(case, processors=())
     law = sequence_law(case, case.prompts[0])
