@@ -50,11 +50,14 @@ def speculate(plant):
 
 @pytest.fixture(scope="session")
 def verdict():
-    """``verdict(title, cls)`` is what one check finds, or None; the random state stays as it was."""
+    """``verdict(title, cls)`` is what one check finds, or None; the random state stays as it was.
 
-    def verdict(title, cls):
+    What is wrong gets more inputs than it mostly needs, as these are others whenever a module changes.
+    """
+
+    def verdict(title, cls, examples=200):
         check = next(item for item in STRATEGY_CHECKS if f"{item.id} {item.title}" == title)
         with torch.random.fork_rng():
-            return check.counter_example(StrategySubject(cls), 40, shrink=False)
+            return check.counter_example(StrategySubject(cls), examples, shrink=False)
 
     return verdict

@@ -53,7 +53,7 @@ def test_a_wrong_strategy_is_caught(key, step, plant, verdict):
 
 
 def test_a_core_that_shows_rejected_tokens_is_caught(speculate, verdict, monkeypatch):
-    assert verdict("S33 tentative isolation", speculate) is None
+    assert verdict("S33 tentative isolation", speculate, 40) is None
     monkeypatch.setattr(distribution, "_advance", lambda chains, rows, states, *_: states)
     assert "was shown the generated tokens" in verdict("S33 tentative isolation", speculate)
 

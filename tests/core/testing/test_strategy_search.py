@@ -103,7 +103,7 @@ PLANTED = [
 @pytest.mark.parametrize(("key", "cls"), PLANTED)
 def test_a_wrong_strategy_is_caught(key, cls):
     check = next(item for item in STRATEGY_CHECKS if item.key == key)
-    assert "\nstrategy " in check.counter_example(StrategySubject(cls), 40, shrink=False)
+    assert "\nstrategy " in check.counter_example(StrategySubject(cls), 200, shrink=False)
 
 
 def test_right_ones_pass():
