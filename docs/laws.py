@@ -5,6 +5,7 @@ minutes. A law that a processor declares is in the table because the kit has not
 that the kit found an input that breaks it.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +75,21 @@ def found(cls: Any) -> list[str]:
     return [WORDS[run_check(check, subject, EXAMPLES).outcome] for check in SEARCHED]
 
 
+def _witness(one: str, other: str) -> str | None:
+    return order_witness(*(dk.processors()[name].cls for name in (one, other)), profile="thorough")
+
+
 def orders() -> list[str]:
     """A table of pairs: whether the order makes a difference."""
     names = [f"`{name}`" for name in ORDERED]
     lines = ["", "## Does their order make a difference?", "", ORDER]
     lines += [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    classes = [dk.processors()[name].cls for name in ORDERED]
-    for cls, name in zip(classes, names, strict=True):
-        cells = ["" if other is cls else "yes" if order_witness(cls, other) else "no" for other in classes]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    words = {
+        frozenset(pair): "yes" if _witness(*pair) else "no" for pair in itertools.combinations(ORDERED, 2)
+    }
+    for name in ORDERED:
+        cells = [words.get(frozenset({name, other}), "") for other in ORDERED]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return lines
 
 
