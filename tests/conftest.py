@@ -1,5 +1,6 @@
 """What all tests share: Hypothesis profiles with the names of the conformance kit's, and one thread."""
 
+import gc
 import os
 
 import attrs
@@ -17,6 +18,12 @@ for name, examples in PROFILES.items():
     settings.register_profile(name, max_examples=examples, derandomize=True, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("DECODEKIT_TEST_PROFILE") or "default")
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """Keep what the imports have made out of every garbage collection: they are a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,7 @@ class TopP(Processor):
         keeps_ratios=True,
         upper_set=True,
         nested="top_p",
+        smallest="top_p",
     )
     PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
 
