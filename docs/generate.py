@@ -15,6 +15,7 @@ import decodekit as dk
 from decodekit.scaffold import plugin_files
 from decodekit.testing.advice import ADVICE, Advice
 from decodekit.testing.conformance import all_checks
+from decodekit.testing.elsewhere import ELSEWHERE
 
 ROOT = Path(__file__).parents[1]
 KINDS = {
@@ -73,6 +74,9 @@ def conformance_page() -> str:
             lines = [f"## {item.key}", "", f"{_prose(item.promise)}{law}", ""]
             lines += [f"* **Why it matters**: {advice.why}"] if advice.why else []
             parts.append("\n".join([*lines, f"* **What to do**: {advice.remedy}", ""]))
+    parts.append("# Numbers without a check\n")
+    parts += [f"* **{number}**: {_prose(text)}" for number, text in ELSEWHERE.items()]
+    parts.append("")
     return "\n".join(parts)
 
 
@@ -143,6 +147,8 @@ def _declared(cls: Any) -> str:
         if value is True
         else f"`{name}` {value}"
         if isinstance(value, float)
+        else f"`{name}` {' and '.join(f'`{item}`' for item in value)}"
+        if isinstance(value, tuple)
         else f"`{name}` in `{value}`"
         for name, value in laws.items()
         if value

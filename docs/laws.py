@@ -5,10 +5,12 @@ minutes. A law that a processor declares is in the table because the kit has not
 that the kit found an input that breaks it.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import decodekit as dk
+from decodekit.testing import order_witness
 from decodekit.testing.check import run_check
 from decodekit.testing.processor_laws import CHECKS
 from decodekit.testing.processor_subject import ProcessorSubject
@@ -33,6 +35,17 @@ VALUES: dict[str, list[dict[str, Any]]] = {
 """Parameters of the processors whose ranges do not tell which to try."""
 OUTSIDE = {"grammar", "json_schema", "regex"}
 """Masks of a text that need a tokenizer; the catalogue has what they declare, and their tests check it."""
+ORDERED = [
+    "repetition_penalty",
+    "frequency_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "xtc",
+]
+"""The processors of which every pair is tried in both orders."""
 WORDS = {Outcome.PASSED: "yes", Outcome.SKIPPED: "no", Outcome.HINT: "open", Outcome.FAILED: "broken"}
 HEAD = """<!-- Written by docs/laws.py, which tries every law on every processor. -->
 
@@ -43,6 +56,9 @@ it. `no`: the kit has found an input that does. `open`: neither declared nor bro
 in the [catalogue](catalogue.md#laws-of-processors). The masks of `json_schema`, `regex` and `grammar`
 depend on a tokenizer and are not tried here.
 
+"""
+ORDER = """`yes`: the kit has found a row on which it does; `decodekit.testing.order_witness` prints it.
+`no`: it has found none. Where a class promises it in `commutes_with`, P32 checks it.
 """
 
 
@@ -59,13 +75,31 @@ def found(cls: Any) -> list[str]:
     return [WORDS[run_check(check, subject, EXAMPLES).outcome] for check in SEARCHED]
 
 
+def _witness(one: str, other: str) -> str | None:
+    return order_witness(*(dk.processors()[name].cls for name in (one, other)), profile="thorough")
+
+
+def orders() -> list[str]:
+    """A table of pairs: whether the order makes a difference."""
+    names = [f"`{name}`" for name in ORDERED]
+    lines = ["", "## Does their order make a difference?", "", ORDER]
+    lines += [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    words = {
+        frozenset(pair): "yes" if _witness(*pair) else "no" for pair in itertools.combinations(ORDERED, 2)
+    }
+    for name in ORDERED:
+        cells = [words.get(frozenset({name, other}), "") for other in ORDERED]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return lines
+
+
 def page() -> str:
     """The whole of docs/laws.md."""
     names = [f"`{check.law}`" for check in SEARCHED]
     lines = [f"| processor | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for cls in ours():
         lines.append(f"| [`{cls.NAME}`](catalogue.md#{cls.NAME}) | {' | '.join(found(cls))} |")
-    return HEAD + "\n".join(lines) + "\n"
+    return HEAD + "\n".join([*lines, *orders()]) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
 """What all tests share: Hypothesis profiles with the names of the conformance kit's, and one thread."""
 
+import gc
 import os
 
+import attrs
 import pytest
 import torch
+from decodekit import regions
+from decodekit.streamed import StreamedLinear
 from decodekit.testing import PROFILES
+from decodekit.tracing import Traced, state_of
 from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -13,6 +18,12 @@ for name, examples in PROFILES.items():
     settings.register_profile(name, max_examples=examples, derandomize=True, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("DECODEKIT_TEST_PROFILE") or "default")
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """Keep what the imports have made out of every garbage collection: they are a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +55,29 @@ def cuda():
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, and there is none")
     return torch.device("cuda:0")
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """Run what would be compiled as it is traced: the same arithmetic, without the minute of a compiler."""
+
+    @attrs.define
+    class Interpreted:
+        body: Traced
+        weights: int
+
+        @property
+        def pattern(self):
+            return self.body.pattern
+
+        def run(self, inputs):
+            room = inputs[-2:] if self.body._call.cache is not None else []
+            return self.body(inputs[: self.weights], inputs[self.weights : len(inputs) - len(room)], room)
+
+    def choose(form, hidden, call):
+        for part in form._module.modules():
+            if isinstance(part, StreamedLinear):
+                part.slots = regions.MOST_TOKENS
+        return Interpreted(Traced(form._module, call), len(state_of(form._module)))
+
+    monkeypatch.setattr(regions.Form, "_choose", choose)

@@ -21,10 +21,20 @@ from typer.testing import CliRunner
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("[A-Z]*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+FILE = re.compile(r"save this as `([\w.]+)`[^\n]*:\n\n```\w+\n(.*?)^```$", re.M | re.S | re.I)
+"""A block that a reader saves under a name, as the sentence before it says."""
 
 
 def blocks(page, *languages):
-    return [text for language, text in BLOCK.findall(page.read_text()) if language in languages]
+    """The blocks of these languages, without those that are files."""
+    return [text for language, text in BLOCK.findall(FILE.sub("", page.read_text())) if language in languages]
+
+
+def save_files(folder):
+    """Write what the pages tell a reader to save."""
+    for page in PAGES:
+        for name, text in FILE.findall(page.read_text()):
+            (folder / name).write_text(text)
 
 
 def commands(page):
@@ -52,14 +62,15 @@ def cell(code, name, monkeypatch):
 
 
 @pytest.fixture
-def small(monkeypatch, tmp_path, tiny_folder):
-    """A tiny model in place of the default one, in an empty folder with an empty cache and registry."""
+def small(monkeypatch, tmp_path, tiny_folder, interpreted):
+    """A tiny model in place of the default one, an empty folder, cache and registry, and no compiler."""
 
     def stand_in(name=None, **options):
         return load(name or tiny_folder, **options)
 
     monkeypatch.setattr(decodekit, "load", stand_in)
     monkeypatch.setattr(sys.modules["decodekit.cli.generate"], "load", stand_in)
+    monkeypatch.setattr(sys.modules["decodekit.cli.batch"], "load", stand_in)
     monkeypatch.setattr(sys.modules["decodekit.figures"], "load", stand_in)
     quant = sys.modules["decodekit.cli.quant"]
     monkeypatch.setattr(quant, "_in_a_process", quant._measure)
@@ -67,8 +78,11 @@ def small(monkeypatch, tmp_path, tiny_folder):
     monkeypatch.setenv("DECODEKIT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("DECODEKIT_TEST_PROFILE", "fast")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "prompt.txt").write_text("Once upon a time")
-    (tmp_path / "person.json").write_text('{"type": "object", "properties": {"age": {"type": "integer"}}}')
+    monkeypatch.syspath_prepend(tmp_path)
+    save_files(tmp_path)
+    yield
+    for path in tmp_path.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 def with_python(pages):
@@ -93,6 +107,11 @@ def exit_code(words):
 def test_a_command_runs(words, monkeypatch):
     decodekit.register(cell(blocks(PLUGIN, "python")[-1], "decodekit_soft_cap", monkeypatch).SoftCap)
     assert exit_code(words) == 0
+
+
+def test_files_that_commands_name_are_saved_before(tmp_path):
+    save_files(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"my_rank.py", "person.json", "prompt.txt"}
 
 
 @pytest.mark.parametrize(

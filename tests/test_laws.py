@@ -35,6 +35,18 @@ def test_the_kit_finds_what_stands_there(name):
     assert laws.found(CLASSES[name]) == TABLE[name]
 
 
+def test_the_table_of_orders_agrees_with_what_is_declared_and_known():
+    lines = (ROOT / "docs" / "laws.md").read_text().partition("## Does their order")[2].splitlines()
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
+    assert [row[0] for row in rows] == laws.ORDERED
+    table = {(row[0], other): cell for row in rows for other, cell in zip(laws.ORDERED, row[1:], strict=True)}
+    for (one, other), cell in table.items():
+        assert cell == table[other, one]
+        if other in CLASSES[one].LAWS.commutes_with:
+            assert cell == "no"
+    assert table["top_k", "top_p"] == table["top_p", "min_p"] == table["temperature", "top_p"] == "yes"
+
+
 def test_the_laws_that_the_literature_tells_are_found():
     """What is known of these methods: no table that a mistake of the kit could write."""
     known = {

@@ -6,6 +6,7 @@ from decodekit import quiet as quiet  # before transformers is imported
 from decodekit import adapters
 from decodekit.as_custom_generate import as_custom_generate
 from decodekit.batch import Batch
+from decodekit.batch_results import Completion, PromptResult
 from decodekit.blocks import verified
 from decodekit.chain import Chain
 from decodekit.distribution import Distribution
@@ -21,6 +22,7 @@ from decodekit.errors import (
     ModelNotFoundError,
     ModelTooLargeError,
     NonFiniteLogitsError,
+    OutputError,
     ParameterError,
     PluginError,
     TrustError,
@@ -29,6 +31,7 @@ from decodekit.errors import (
 )
 from decodekit.forward import Forward
 from decodekit.generate import generate
+from decodekit.generate_batch import generate_batch, stream_batch
 from decodekit.head import Cut, Head
 from decodekit.history import History
 from decodekit.hookspecs import hookimpl
@@ -49,6 +52,7 @@ from decodekit.registry import drafters, processors, quant_backends, register, r
 from decodekit.row import Row
 from decodekit.strategy import Capability, Strategy, StrategyLaws
 from decodekit.stream import FinishedEvent, ResultEvent, TokenEvent, stream
+from decodekit.streamed import Streamable
 
 __version__ = "0.1.0"
 
@@ -58,6 +62,7 @@ __all__ = [
     "Capability",
     "CapabilityError",
     "Chain",
+    "Completion",
     "Cut",
     "DamagedCacheError",
     "DecodekitError",
@@ -80,12 +85,14 @@ __all__ = [
     "ModelNotFoundError",
     "ModelTooLargeError",
     "NonFiniteLogitsError",
+    "OutputError",
     "ParameterError",
     "Phase",
     "Pick",
     "Place",
     "PluginError",
     "Processor",
+    "PromptResult",
     "Purpose",
     "QuantBackend",
     "QuantLaws",
@@ -96,6 +103,7 @@ __all__ = [
     "Stats",
     "Strategy",
     "StrategyLaws",
+    "Streamable",
     "TokenEvent",
     "TrustError",
     "UnknownNameError",
@@ -106,6 +114,7 @@ __all__ = [
     "drafters",
     "drop_in",
     "generate",
+    "generate_batch",
     "hookimpl",
     "load",
     "model_bytes",
@@ -117,5 +126,6 @@ __all__ = [
     "resolve",
     "strategies",
     "stream",
+    "stream_batch",
     "verified",
 ]

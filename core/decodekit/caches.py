@@ -17,7 +17,10 @@ from transformers.cache_utils import (
     DummyLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
     LinearAttentionCacheLayerMixin,
+    LinearAttentionLayer,
     StaticLayer,
 )
 
@@ -34,11 +37,13 @@ __all__ = [
     "KINDS",
     "RowCache",
     "branch",
+    "can_join",
     "can_pack",
     "can_roll_back",
     "capacity",
     "is_recorded",
     "is_recurrent",
+    "join",
     "new_cache",
     "pack",
     "put_rows",
@@ -327,6 +332,46 @@ def put_rows(cache: Cache, rows: Sequence[RowCache], columns: Sequence[Sequence[
         pairs = [pair for row in rows if (pair := row.cross[number]) is not None]
         if pairs:
             layer.keys, layer.values = (torch.cat(tensors) for tensors in zip(*pairs, strict=True))
+
+
+def can_join(cache: Cache | None) -> bool:
+    """Whether `join` works: every layer grows, and keeps all its rows on one device."""
+    kinds = (
+        DynamicLayer,
+        GrowingLayer,
+        DynamicSlidingWindowLayer,
+        LinearAttentionLayer,
+        LinearAttentionAndFullAttentionLayer,
+        LinearAttentionAndSlidingWindowAttentionLayer,
+        DummyLayer,
+    )
+    if cache is None or type(cache) is not DynamicCache or cache.offloading:
+        return False
+    return all(type(layer) in kinds for layer in _own(cache))
+
+
+def join(cache: Cache, other: Cache) -> None:
+    """Add the rows of another cache of the same model below; both are right-aligned, and so is the result.
+
+    Slots that are no token of a row hold zeros.
+    """
+    for layer, more in zip(_own(cache), _own(other), strict=True):
+        for (kind, name), state in list(_states(more)):
+            held = getattr(layer, kind)
+            held[name] = torch.cat([held[name], state])
+        if not _has_keys(layer):
+            continue
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.cumulative_length = max(layer.cumulative_length, more.cumulative_length)
+        layer.keys = _below(layer.keys, more.keys)
+        layer.values = _below(layer.values, more.values)
+
+
+def _below(first: Tensor, second: Tensor) -> Tensor:
+    """[A + B, H, n, D] of [A, H, m, D] and [B, H, n, D], with zeros left of the narrower one."""
+    width = max(first.shape[2], second.shape[2])
+    wide = [torch.nn.functional.pad(part, (0, 0, width - part.shape[2], 0)) for part in (first, second)]
+    return torch.cat(wide)
 
 
 def _put(layer: Any, pairs: Sequence[Pair], columns: Sequence[Sequence[int]], width: int) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import torch
@@ -42,7 +42,9 @@ from decodekit.wrapped import PrefixConstraint
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Call", "Options", "prepare"]
+__all__ = ["Call", "Options", "open_batch", "prepare"]
+
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -194,7 +196,7 @@ def prepare(
     chains = [chain.bind(context) for chain in chains]
     strategy = strategy.bind(model, context)
     keep = _keep(request.config, options, strategy, given=request.cache is not None)
-    batch = _batch(model, request, strategy, options, chains, rows, keep)
+    batch = open_batch(Batch, model, request, strategy, options, chains, rows, keep)
     if request.config.token_healing:
         return prepare(model, None, generation_config, _healed(model, request, kwargs, options), options)
     synced = _synced(model, request, strategy, options)
@@ -359,7 +361,8 @@ def _keep(config: GenerationConfig, options: Options, strategy: Strategy, *, giv
     )
 
 
-def _batch(
+def open_batch(
+    kind: type[AnyBatch],
     model: "PreTrainedModel",
     request: Request,
     strategy: Strategy,
@@ -367,7 +370,15 @@ def _batch(
     chains: Sequence[Chain],
     rows: Sequence[Row],
     keep: Keep,
-) -> Batch:
+    stops: StopRules | None = None,
+) -> AnyBatch:
+    """A batch of the prompts of ``request``, with all its sessions; nothing is fed yet.
+
+    Args:
+        kind: `Batch`, or a subclass.
+        model, request, strategy, options, chains, rows, keep: those of a `Call`.
+        stops: when rows end; left out, by the request's own rules.
+    """
     returns = request.config.num_return_sequences or 1
     copies = strategy.rows_per_prompt(returns)
     session = open_target(model, request, strategy, keep, len(rows) * copies, compiled=options.compile)
@@ -375,12 +386,12 @@ def _batch(
         name: draft_inputs(strategy, name, other, model, request, len(rows) * copies)
         for name, other in strategy.models.items()
     }
-    batch = Batch(
+    batch = kind(
         rows,
         session,
         chains=chains,
         noise=SeededNoise() if options.seed is not None else GlobalNoise(len(rows) * copies),
-        stops=StopRules.of(request, options.stopping_criteria, options.tokenizer),
+        stops=stops or StopRules.of(request, options.stopping_criteria, options.tokenizer),
         keep=keep,
         pad_token_id=request.pad_token_id,
         copies=copies,

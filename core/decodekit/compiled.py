@@ -52,7 +52,8 @@ def _mask(
         **kwargs,
     )
     assert mask is not None
-    return mask.expand(batch_size, -1, -1, -1).contiguous()
+    whole: Tensor = mask.expand(batch_size, -1, -1, -1).contiguous()
+    return whole
 
 
 AttentionInterface.register(_NAME, streamed.attention)
@@ -120,9 +121,15 @@ class CompiledStep:
         cache = new_cache(model, "growing", None)
         tokens = torch.zeros(batch, count, dtype=torch.long)
         places = torch.arange(1, count + 1).expand(batch, -1)
-        with torch.no_grad():
-            model(input_ids=tokens[:, :1], past_key_values=cache, use_cache=True)
-            self(input_ids=tokens, position_ids=places, past_key_values=cache, use_cache=True)
+        try:
+            with torch.no_grad():
+                model(input_ids=tokens[:, :1], past_key_values=cache, use_cache=True)
+                self(input_ids=tokens, position_ids=places, past_key_values=cache, use_cache=True)
+        except NotCompilableError:
+            raise
+        except Exception as error:  # a model may do anything with what stands in for its parts
+            message = f"a pass through its kernels fails ({type(error).__name__}: {error})"
+            raise NotCompilableError(message) from error
 
 
 def _twin(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":
@@ -145,7 +152,7 @@ def _twin(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":
     head = twin.get_output_embeddings()
     if head is not None and is_streamable(head):
         streaming = StreamedLinear(head)
-        form = Form(streaming, model.config, f"the output layer of {kind}")
+        form = Form(streaming, None, f"the output layer of {kind}")
         twin.set_output_embeddings(Region(streaming, forms.setdefault(form.key, form)))
     return twin, list(forms.values())
 
@@ -166,7 +173,9 @@ def _check(model: "PreTrainedModel") -> None:
         linear = isinstance(module, nn.Linear) or hasattr(module, "in_features")
         if linear and not is_streamable(module):
             kind = type(getattr(module, "weight", module)).__name__
-            message = f"{name} is a {type(module).__name__} with a {kind}, which is not read as a plain weight"
+            message = (
+                f"{name} is a {type(module).__name__} with a {kind}, which is not read as a plain weight"
+            )
             raise NotCompilableError(message)
     for name, parameter in model.get_decoder().named_parameters():
         if parameter.dim() > 2:

@@ -114,11 +114,15 @@ def _is_intact(file: Path, known: dict[str, Any], checksums: bool) -> bool:
 
 
 def clear_cache() -> int:
-    """Delete all converted models and what broken conversions left; return the bytes that became free."""
+    """Delete all converted models, all kernels, and what broken conversions left; return the bytes."""
     if not cache_folder().exists():
         return 0
     with _locked():
-        for folder in converted_models():  # renamed first: a start must not meet a half-deleted folder
+        kernels = [folder for folder in [cache_folder() / "kernels"] if folder.is_dir()]
+        for folder in [
+            *converted_models(),
+            *kernels,
+        ]:  # renamed first: a start must not meet a half-deleted folder
             folder.rename(Path(tempfile.mkdtemp(prefix=_LEFTOVER, dir=cache_folder())) / folder.name)
         return _remove_leftovers()
 

@@ -18,6 +18,7 @@ __all__ = [
     "ModelNotFoundError",
     "ModelTooLargeError",
     "NonFiniteLogitsError",
+    "OutputError",
     "ParameterError",
     "PluginError",
     "TrustError",
@@ -81,6 +82,10 @@ class ModelTooLargeError(DecodekitError, MemoryError):
 
 class DamagedCacheError(DecodekitError, OSError):
     """A file in decodekit's cache folder can't be read; the message has the command that mends it."""
+
+
+class OutputError(DecodekitError, OSError):
+    """A result could not be written; what was written before is kept, and the message says how to go on."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

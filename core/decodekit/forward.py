@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["Forward"]
+__all__ = ["Asked", "Forward"]
+
+
+@attrs.frozen
+class Asked:
+    """What a pass is to give: the last ``keep`` columns of logits, hidden states, attentions."""
+
+    keep: int
+    hidden: bool
+    attentions: bool
 
 
 @attrs.frozen(eq=False)

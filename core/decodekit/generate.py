@@ -39,7 +39,7 @@ def generate(
     processors: Any = None,
     seed: int | Sequence[int] | None = None,
     tokenizer: Any = None,
-    compile: bool | None = None,  # noqa: A002 - what torch and transformers call it
+    compile: bool | None = None,
     **kwargs: Any,
 ) -> Tensor | AnyOutput:
     """Decode text from a model of transformers, with parts that anyone can install.

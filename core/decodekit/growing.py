@@ -11,7 +11,7 @@ __all__ = ["GrowingLayer"]
 _ROOM = 256
 
 
-class GrowingLayer(DynamicLayer):
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types here
     """Keys and values [B, H, W, D] as the first columns of tensors that have more of them.
 
     Whoever replaces ``keys`` or ``values`` (a selection, a rollback) need not know of the room: what is

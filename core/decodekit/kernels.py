@@ -22,19 +22,26 @@ import transformers
 from filelock import FileLock
 from torch import Tensor, nn
 
-from decodekit import streamed
 from decodekit.converted import cache_folder
 from decodekit.errors import CapabilityError
 
 __all__ = [
     "Body",
-    "Kernel", "NotCompilableError", "digest", "file_digest", "kernel_files", "kernel_folder", "compile_kernel"]
+    "Kernel",
+    "NotCompilableError",
+    "compile_kernel",
+    "digest",
+    "file_digest",
+    "kernel_files",
+    "kernel_folder",
+]
 
 
 class NotCompilableError(CapabilityError):
     """A model, or this machine, for which there is no compiled step; the message says why."""
 
 
+_OWN = ("kernels", "streamed", "tracing")  # the modules that decide what a kernel does
 _OPTIONS = {
     "aot_inductor.compile_wrapper_opt_level": "O0",  # it runs once a layer; the loops are in another file
     "cpp.enable_floating_point_contract_flag": "fast",
@@ -133,7 +140,7 @@ def _cpu() -> str:
 
 def _machine() -> list[Any]:
     versions = [torch.__version__, transformers.__version__]
-    own = [file_digest(__file__), file_digest(streamed.__file__)]
+    own = [file_digest(str(Path(__file__).with_name(f"{name}.py"))) for name in _OWN]
     return [*versions, *own, _cpu(), torch.get_num_threads() > 1]
 
 
@@ -141,9 +148,8 @@ def _machine() -> list[Any]:
 def _locked(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        with FileLock(path.parent / "lock"):
             yield
-        path.with_suffix(".lock").unlink(missing_ok=True)
     except OSError as error:
         message = (
             f"kernels can't be written to {path.parent} ({error}): free some room there, or set "
@@ -161,7 +167,9 @@ def _compile(body: Body, inputs: Sequence[Any], dynamic: Sequence[Any], path: Pa
         try:
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")  # torch's own, about its own
-                program = torch.export.export(cast("nn.Module", body), tuple(inputs), dynamic_shapes=tuple(dynamic), strict=False)
+                program = torch.export.export(
+                    cast("nn.Module", body), tuple(inputs), dynamic_shapes=tuple(dynamic), strict=False
+                )
                 options = {**_OPTIONS, "aot_inductor.metadata": {"decodekit_pattern": " ".join(body.pattern)}}
                 inductor.aoti_compile_and_package(program, package_path=unfinished, inductor_configs=options)
         except NotCompilableError:
@@ -173,6 +181,8 @@ def _compile(body: Body, inputs: Sequence[Any], dynamic: Sequence[Any], path: Pa
 
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if "InvalidCxxCompiler" in type(error).__name__ or any("No working C++ compiler" in line for line in lines):
+    if "InvalidCxxCompiler" in type(error).__name__ or any(
+        "No working C++ compiler" in line for line in lines
+    ):
         return "there is no C++ compiler: install one (on Debian: apt install g++)"
     return f"torch can't compile it ({type(error).__name__}: {lines[0] if lines else 'no message'})"

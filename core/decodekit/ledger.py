@@ -121,5 +121,22 @@ class Ledger:
         columns = torch.arange(self._tokens.shape[1], device=short.device)
         self._tokens.masked_fill_(columns < self._pads[:, None], self._pad)
 
+    def join(self, other: "Ledger") -> None:
+        """Take the rows of another ledger in below; columns that are padding in every row are dropped."""
+        self._write()
+        other._write()
+        self.moves += 1
+        both = (self, other)
+        width = max(int((one._width - one._pads).max()) for one in both)
+        tokens = self._tokens.new_full((len(self._rows) + len(other._rows), width + ROOM), self._pad)
+        for one, lines in zip(both, (slice(len(self._rows)), slice(len(self._rows), None)), strict=True):
+            held = min(width, one._width)
+            tokens[lines, width - held : width] = one._tokens[:, one._width - held : one._width]
+        self._pads = torch.cat([one._pads + (width - one._width) for one in both])
+        self._prompt_lengths = torch.cat([one._prompt_lengths for one in both])
+        self._rows = [*self._rows, *other._rows]
+        self._order, self._pending = [*range(len(self._rows))], [[] for _ in self._rows]
+        self._tokens, self._width = tokens, width
+
     def _tensor(self, values: object) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.device)

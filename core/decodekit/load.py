@@ -56,7 +56,7 @@ def load(
     dtype: str | torch.dtype = "auto",
     trust_remote_code: bool = False,
     revision: str | None = None,
-    compile: bool = False,  # noqa: A002 - what torch and transformers call it
+    compile: bool = False,
     **options: Any,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Load a causal language model in eval mode, and its tokenizer.

@@ -31,6 +31,9 @@ class Laws:
         idempotent: applying it twice is applying it once.
         commutes_with_temperature: ``f(x / t)`` has the law of ``f(x) / t``.
         nested: name of the parameter in which the kept sets grow; ``-name`` when they shrink.
+        smallest: name of the parameter that is a probability; the kept set is the smallest that has it, so
+            that without the least of its tokens it has not.
+        commutes_with: names of the processors with which it can change places in a chain.
         may_empty: may leave a row without any token (`EmptySupportError` is then raised by the core).
         may_revive: may make an impossible (-inf) token possible again.
     """
@@ -44,6 +47,8 @@ class Laws:
     idempotent: bool = False
     commutes_with_temperature: bool = False
     nested: str | None = None
+    smallest: str | None = None
+    commutes_with: tuple[str, ...] = ()
     may_empty: bool = False
     may_revive: bool = False
 

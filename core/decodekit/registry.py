@@ -151,6 +151,7 @@ class Registry:
 
         Raises:
             PluginError: ``obj`` breaks the contract of its kind.
+            DuplicateNameError: an installed plugin, or another module of this process, has the name.
         """
         cls = from_function(obj) if inspect.isfunction(obj) else obj
         kind = kind_of(cls) if isinstance(cls, type) else None
@@ -161,8 +162,23 @@ class Registry:
             )
             raise PluginError(message)
         entry = Entry(kind, check_class(kind, cls).NAME, cls, "this process", "", cls.__module__)
+        self._check_free(entry)
         self._local[kind, entry.name, entry.module] = entry
         return cls
+
+    def _check_free(self, entry: Entry) -> None:
+        """Raise `DuplicateNameError` where somebody else has the name; there is no silent priority."""
+        if self._loading:  # a plugin registers as it is imported: a clash is told when the name is asked for
+            return
+        for other in self.entries(entry.kind).get(entry.name, []):
+            again = other.distribution == entry.distribution and other.module == entry.module
+            if other.cls is not entry.cls and not again:
+                message = (
+                    f"{entry} can't be registered: the {NOUNS[entry.kind]} {entry.name!r} is {other} "
+                    "already. Give it a name of its own, keep the other one out (decodekit plugins disable "
+                    "NAME), or pass the class itself instead of registering it"
+                )
+                raise DuplicateNameError(message)
 
 
 _REGISTRY = Registry()

@@ -25,7 +25,7 @@ from decodekit import caches
 from decodekit.caches import RowCache
 from decodekit.compiled import CompiledStep
 from decodekit.errors import CapabilityError
-from decodekit.forward import Forward
+from decodekit.forward import Asked, Forward
 from decodekit.history import shift_right
 from decodekit.layout import Layout
 from decodekit.model_inputs import InputNames, ModelInputs
@@ -192,7 +192,7 @@ class Session:
             self.pads = [count - real for real in counts]
         elif uneven:
             self._demand_rollback()
-        asked = _Asked(keep or count, hidden, attentions)
+        asked = Asked(keep or count, hidden, attentions)
         if not self.forward_passes:
             output = self._feed_prompt(tokens, asked)
         elif self._recurrent and count > 1:
@@ -206,7 +206,7 @@ class Session:
             self.rollback([count - real for real in counts])
         return output
 
-    def _feed_prompt(self, tokens: Tensor, asked: "_Asked") -> Forward:
+    def _feed_prompt(self, tokens: Tensor, asked: Asked) -> Forward:
         self._pack()  # not before: the call may yet be refused
         self.inputs = self.inputs.encoded()
         self.encoder_outputs = self.inputs.given.get("encoder_outputs")
@@ -218,7 +218,7 @@ class Session:
             self.prompt = attrs.evolve(output, logits=output.logits[..., :0])
         return output.tail(asked.keep)
 
-    def _run(self, tokens: Tensor, asked: "_Asked", *, prompt: bool = False) -> Forward:
+    def _run(self, tokens: Tensor, asked: Asked, *, prompt: bool = False) -> Forward:
         """One pass over all columns of ``tokens``."""
         tokens, count = tokens.to(self.device), tokens.shape[1]
         if self.cache is None:
@@ -231,9 +231,9 @@ class Session:
             inputs["logits_to_keep"] = min(asked.keep, count)
         inputs |= {"output_hidden_states": True} if asked.hidden else {}
         inputs |= {"output_attentions": True} if asked.attentions else {}
-        fast = self.compiled
-        fits = fast is not None and not prompt and fast.takes(len(tokens), count)
-        output = (fast if fast is not None and fits else self.model)(**inputs, return_dict=True)
+        fast = None if prompt else self.compiled
+        run = fast if fast is not None and fast.takes(len(tokens), count) else self.model
+        output = run(**inputs, return_dict=True)
         if self._names.updates:
             self.inputs = attrs.evolve(self.inputs, given=carry_on(self.model, output, self.inputs.given))
         self.width += count
@@ -264,7 +264,7 @@ class Session:
             return prepared
         return inputs if "inputs_embeds" in inputs else {**inputs, names.tokens: tokens}
 
-    def _outputs(self, output: Any, keep: int, asked: "_Asked") -> Forward:
+    def _outputs(self, output: Any, keep: int, asked: Asked) -> Forward:
         logits = output.logits if output.logits.shape[1] == keep else output.logits[:, -keep:]
         if not (asked.hidden or asked.attentions):
             return Forward(logits)
@@ -388,12 +388,3 @@ class Session:
             caches.trim(self.cache, spare)
         self.width -= spare
         self.pads = [pad - spare for pad in self.pads]
-
-
-@attrs.frozen
-class _Asked:
-    """What a pass is to give: the last ``keep`` columns of logits, hidden states, attentions."""
-
-    keep: int
-    hidden: bool
-    attentions: bool

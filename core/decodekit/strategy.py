@@ -1,7 +1,7 @@
 """The contract of a decoding strategy: what to do with a batch of rows at each step."""
 
 import enum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 
@@ -38,11 +38,21 @@ class StrategyLaws:
         deterministic: draws nothing.
         greedy_limit: at temperature 0 the tokens are those of greedy decoding.
         lossless: a sequence has the probability that plain sampling gives it.
+        width: name of the parameter that is how many sequences a search keeps; where it keeps all that there
+            are, and parameters with a neutral value stand at it, it finds the most probable sequences.
+        without_replacement: the rows of a prompt are drawn from the law of its sequences without replacement.
+        verifies: name of the parameter that takes a drafter, whose drafts are verified.
+        acceptance: how a drafted token is judged there: ``rejection`` keeps it with probability min(1, p/q),
+            ``coupled`` where plain sampling draws the same token with the same noise.
     """
 
     deterministic: bool = False
     greedy_limit: bool = False
     lossless: bool = False
+    width: str | None = None
+    without_replacement: bool = False
+    verifies: str | None = None
+    acceptance: Literal["rejection", "coupled"] | None = None
 
 
 class Strategy:
@@ -71,6 +81,11 @@ class Strategy:
     GRADIENTS: ClassVar[bool] = False
     """Whether a step computes gradients, or keeps tensors for whoever does; steps may run in torch's
     inference mode otherwise."""
+
+    ADMITS: ClassVar[bool] = False
+    """Whether rows of other calls may join a batch between two of its steps. Such a strategy keeps nothing
+    for the call as a whole, neither in ``batch.memo`` nor by `bind`, and its `start` and `finish` look at
+    each row by itself. The prompts of others are decoded batch by batch."""
 
     def bind(self, model: "PreTrainedModel", context: CallContext) -> "Strategy":
         """Return the strategy for one call, e.g. with what it makes of the ``model``.

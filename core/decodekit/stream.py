@@ -72,7 +72,7 @@ def stream(
     processors: Any = None,
     seed: int | Sequence[int] | None = None,
     skip_special_tokens: bool = True,
-    compile: bool | None = None,  # noqa: A002 - as in generate
+    compile: bool | None = None,
     **kwargs: Any,
 ) -> Generator[Event, None, None]:
     """Decode, and say each token as soon as it is final.

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from decodekit.kernels import NotCompilableError
+
 __all__ = ["Streamable", "StreamedLinear", "accumulator", "attention", "is_streamable", "whole"]
 
 
@@ -39,23 +41,18 @@ def is_streamable(module: nn.Module) -> bool:
 
 
 class StreamedLinear(nn.Module):
-    """A linear layer on at most ``slots`` tokens, with the parameters of another one under their names.
+    """Another linear layer on at most ``slots`` tokens.
 
     Attributes:
+        linear: the other one.
         slots: for how many tokens the compiled loop is; set before it is traced.
     """
 
     def __init__(self, linear: nn.Module) -> None:
-        """Share the parameters and buffers of a `is_streamable` module."""
+        """Stand in for a `is_streamable` module."""
         super().__init__()
+        self.linear = linear
         self.slots = 1
-        self.bias: nn.Parameter | None = None
-        for name, parameter in linear.named_parameters(recurse=False):
-            self.register_parameter(name, parameter)
-        for name, buffer in linear.named_buffers(recurse=False):
-            self.register_buffer(name, buffer)
-        self._kind = type(linear)
-        self._linear = (linear,)  # in a tuple: no module of this one's
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., N] from [..., K]."""
@@ -65,34 +62,16 @@ class StreamedLinear(nn.Module):
         if not isinstance(count, int) or count < self.slots:
             wide = nn.functional.pad(wide, (0, 0, 0, self.slots - count))
         wide = whole(wide.contiguous())
-        products = torch.stack([self._row(wide[slot]) for slot in range(self.slots)])
-        result = products[:count] if self.bias is None else products[:count] + self.bias
-        return result.to(x.dtype).reshape(*x.shape[:-1], -1)
+        products = torch.stack([self._row(wide[slot]) for slot in range(self.slots)])[:count]
+        bias = getattr(self.linear, "bias", None)
+        result = products if bias is None else products + bias
+        return cast("Tensor", result.to(x.dtype).reshape(*x.shape[:-1], -1))
 
     def _row(self, x: Tensor) -> Tensor:
-        if self._kind is Conv1D:
-            return (self.weight.to(x.dtype) * x[:, None]).sum(0)
-        if self._kind is nn.Linear:
-            return (self.weight.to(x.dtype) * x).sum(-1)
-        linear = self._linear[0]
-        own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        return cast("Tensor", _with_tensors(linear, own, x))
-
-
-def _with_tensors(linear: nn.Module, tensors: dict[str, Tensor], x: Tensor) -> Any:
-    """``linear.stream(x)``, with other tensors in the place of its own: those that are traced."""
-    stream = _Stream(linear)
-    return torch.func.functional_call(
-        stream, {f"linear.{name}": value for name, value in tensors.items()}, (x,)
-    )
-
-
-class _Stream(nn.Module):
-    def __init__(self, linear: nn.Module) -> None:
-        super().__init__()
-        self.linear = linear
-
-    def forward(self, x: Tensor) -> Any:
+        if isinstance(self.linear, Conv1D):
+            return cast("Tensor", (self.linear.weight.to(x.dtype) * x[:, None]).sum(0))
+        if isinstance(self.linear, nn.Linear):
+            return (self.linear.weight.to(x.dtype) * x).sum(-1)
         return cast("Streamable", self.linear).stream(x)
 
 
@@ -123,11 +102,11 @@ def attention(
         [B, n, H, D], and None in the place of the attentions.
 
     Raises:
-        NotImplementedError: a further argument that changes the result, such as sinks.
+        NotCompilableError: a further argument that changes the result, such as sinks.
     """
     if kwargs.get("s_aux") is not None or kwargs.get("head_mask") is not None:
         message = "its attention has sinks or a mask of heads"
-        raise NotImplementedError(message)
+        raise NotCompilableError(message)
     batch, heads, count, size = query.shape
     groups = key.shape[1]
     kind = accumulator(query.dtype)

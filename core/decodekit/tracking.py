@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from decodekit import caches
 from decodekit.chain import wide
 from decodekit.distribution import Drafts
 from decodekit.errors import PluginError
@@ -173,6 +174,29 @@ class TrackedSession:
         self._coming = self._coming[index] if self._coming is not None else None
         # What nobody knows any more is not asked for, so that its rows need not be right.
         self._next = self._next.select(index) if any(self._known) else self._next
+
+    def join(self, other: "TrackedSession") -> None:
+        """Take the rows of another session of the same model in below; it is not used any more.
+
+        Every row of both has committed tokens that were not fed yet, so that nothing is known, and nothing
+        hypothetical is held.
+        """
+        held, more = self.session, other.session
+        assert held.cache is not None
+        assert more.cache is not None
+        assert not any([*self._known, *other._known, *self._tentative, *other._tentative])
+        lengths = [*held.lengths, *more.lengths]
+        caches.join(held.cache, more.cache)
+        held.width = max(held.width, more.width)
+        held.pads = [held.width - length for length in lengths]
+        held.forward_passes += more.forward_passes
+        held.tokens_fed += more.tokens_fed
+        self._known += other._known
+        self._tentative += other._tentative
+        self._coming = None
+        assert self._next is not None
+        assert other._next is not None
+        self._next = Forward(torch.cat([self._next.logits, other._next.logits]))  # nobody looks at it again
 
 
 class OwnSession(TrackedSession):

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = [
+    "OneToken",
     "carries_on",
     "carry_on",
     "check_model",
     "check_names",
     "checked_mode",
-    "OneToken",
     "compiled_call",
     "decoder_start",
     "encoded",

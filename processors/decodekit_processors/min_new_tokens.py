@@ -29,6 +29,7 @@ class MinNewTokens(Processor):
         idempotent=True,
         commutes_with_temperature=True,
         nested="-min_new_tokens",
+        commutes_with=("frequency_penalty", "temperature"),
         may_empty=True,
     )
     PLACE: ClassVar[Place] = Place(phase=Phase.MASK)

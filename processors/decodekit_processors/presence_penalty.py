@@ -25,7 +25,12 @@ class PresencePenalty(Processor):
     """
 
     NAME: ClassVar[str] = "presence_penalty"
-    LAWS: ClassVar[Laws] = Laws(shift_invariant=True, permutation_equivariant=True, upper_set=True)
+    LAWS: ClassVar[Laws] = Laws(
+        shift_invariant=True,
+        permutation_equivariant=True,
+        upper_set=True,
+        commutes_with=("frequency_penalty",),
+    )
     PLACE: ClassVar[Place] = Place(phase=Phase.PENALTY)
     BY_ROW: ClassVar[frozenset[str]] = frozenset({"presence_penalty"})
 

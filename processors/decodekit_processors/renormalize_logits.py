@@ -32,6 +32,7 @@ class RenormalizeLogits(Processor):
         upper_set=True,
         idempotent=True,
         commutes_with_temperature=True,
+        commutes_with=("min_p", "temperature", "top_k", "top_p"),
     )
     PLACE: ClassVar[Place] = Place(phase=Phase.NORMALIZE, scope=Scope.SUPPORT)
 

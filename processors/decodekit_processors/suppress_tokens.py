@@ -29,6 +29,7 @@ class SuppressTokens(Processor):
         keeps_ratios=True,
         idempotent=True,
         commutes_with_temperature=True,
+        commutes_with=("frequency_penalty", "min_new_tokens", "temperature"),
         may_empty=True,
     )
     PLACE: ClassVar[Place] = Place(phase=Phase.MASK)

@@ -31,6 +31,7 @@ class Temperature(Processor):
         keeps_order=True,
         upper_set=True,
         commutes_with_temperature=True,
+        commutes_with=("min_new_tokens", "renormalize_logits", "top_k"),
     )
     PLACE: ClassVar[Place] = Place(phase=Phase.TEMPERATURE, scope=Scope.HEAD)
     BY_ROW: ClassVar[frozenset[str]] = frozenset({"temperature"})

@@ -32,6 +32,7 @@ class TopK(Processor):
         idempotent=True,
         commutes_with_temperature=True,
         nested="top_k",
+        commutes_with=("min_p", "renormalize_logits", "temperature"),
     )
     PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
     BY_ROW: ClassVar[frozenset[str]] = frozenset({"top_k"})

@@ -36,6 +36,7 @@ class TopP(Processor):
         keeps_ratios=True,
         upper_set=True,
         nested="top_p",
+        smallest="top_p",
     )
     PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
     BY_ROW: ClassVar[frozenset[str]] = frozenset({"top_p", "min_tokens_to_keep"})

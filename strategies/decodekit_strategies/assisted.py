@@ -55,7 +55,7 @@ class Assisted(Strategy):
 
     NAME: ClassVar[str] = "assisted"
     NEEDS: ClassVar[frozenset[Capability]] = frozenset({Capability.ROLLBACK, Capability.POSITIONS})
-    LAWS: ClassVar[StrategyLaws] = StrategyLaws(greedy_limit=True, lossless=True)
+    LAWS: ClassVar[StrategyLaws] = StrategyLaws(greedy_limit=True, lossless=True, verifies="drafter")
     POSITIONAL: ClassVar[bool] = True
 
     drafter: Any = param(
@@ -143,7 +143,9 @@ class Assisted(Strategy):
     @property
     def laws(self) -> StrategyLaws:
         """What this rule promises."""
-        return attrs.evolve(self.LAWS, lossless=self.rule not in RULES or RULES[self.rule].lossless)
+        lossless = self.rule not in RULES or RULES[self.rule].lossless
+        rules: dict[str, Literal["coupled", "rejection"]] = {"coupled": "coupled", "rejection": "rejection"}
+        return attrs.evolve(self.LAWS, lossless=lossless, acceptance=rules.get(self.rule))
 
     @property
     def needs(self) -> frozenset[Capability]:

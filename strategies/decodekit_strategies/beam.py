@@ -38,14 +38,17 @@ class Beam(Strategy):
 
     NAME: ClassVar[str] = "beam"
     NEEDS: ClassVar[frozenset[Capability]] = frozenset({Capability.SELECT})
-    LAWS: ClassVar[StrategyLaws] = StrategyLaws()
+    LAWS: ClassVar[StrategyLaws] = StrategyLaws(width="num_beams")
     SEARCHES: ClassVar[bool] = True
 
-    num_beams: int = param(4, range="[1, inf)", help="Continuations that are kept of each prompt.")
-    length_penalty: float = param(1.0, help="The power of the length that divides a final score.")
+    num_beams: int = param(4, range="[1, inf)", neutral=1, help="Continuations that are kept of each prompt.")
+    length_penalty: float = param(
+        1.0, neutral=0.0, help="The power of the length that divides a final score."
+    )
     early_stopping: bool | Literal["never"] = param(
         False,
         choices=(False, True, "never"),
+        neutral=True,
         help="True: stop at num_beams ended sequences; False: when the best beam can't win at its present "
         "length; 'never': when it can't win at any length.",
     )

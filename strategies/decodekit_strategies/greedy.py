@@ -21,6 +21,7 @@ class Greedy(Strategy):
 
     NAME: ClassVar[str] = "greedy"
     LAWS: ClassVar[StrategyLaws] = StrategyLaws(deterministic=True, greedy_limit=True)
+    ADMITS: ClassVar[bool] = True
 
     def step(self, batch: Batch) -> None:
         """Take the most probable token of every row, and what is forced in the same forward pass."""

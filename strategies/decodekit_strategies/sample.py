@@ -24,6 +24,7 @@ class Sample(Strategy):
     NAME: ClassVar[str] = "sample"
     LAWS: ClassVar[StrategyLaws] = StrategyLaws(greedy_limit=True, lossless=True)
     SAMPLES: ClassVar[bool] = True
+    ADMITS: ClassVar[bool] = True
 
     def step(self, batch: Batch) -> None:
         """Draw the next token of every row, and what is forced in the same forward pass."""

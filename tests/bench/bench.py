@@ -2,8 +2,9 @@
 
 Each row is the same call to ``model.generate`` and to `decodekit.generate`; the ratio is the median of
 transformers' seconds over ours, so above 1 we are faster. Where transformers refuses the call, the base
-is our own plain decoding, and the row says so. Rows that begin with ``chain`` are of `chains.py`, and those
-that begin with ``overhead`` of `overhead.py`.
+is our own plain decoding, and the row says so. Rows that begin with ``chain`` are of `chains.py`, those
+that begin with ``compiled`` of `compiled.py`, those that begin with ``batch`` of
+`batches.py`, and those that begin with ``overhead`` of `overhead.py`.
 """
 
 import argparse
@@ -17,7 +18,9 @@ from typing import Any
 import decodekit as dk
 import torch
 import transformers
+from batches import batch_rows
 from chains import chain_rows
+from compiled import compiled_rows
 from overhead import Beyond, overhead_rows
 from rich.console import Console
 from rich.progress import track
@@ -69,14 +72,14 @@ def rows(model: Any, tokenizer: Any) -> dict[str, tuple[str, Run, Run]]:
     }
 
 
-def measure(base: Run, ours: Run, runs: int) -> tuple[list[float], list[float]]:
-    """Seconds of alternating runs, after one of each that is not counted."""
+def measure(base: Run, ours: Run, runs: int, *, warm: bool = True) -> tuple[list[float], list[float]]:
+    """Seconds of alternating runs, after one of each that is not counted; ``warm`` false spares that one."""
     seconds: tuple[list[float], list[float]] = ([], [])
-    for count in range(runs + 1):
+    for count in range(runs + 1 if warm else runs):
         for kept, run in zip(seconds, (base, ours), strict=True):
             start = time.perf_counter()
             found = run()
-            if count:
+            if count or not warm:
                 kept.append(found if isinstance(found, Beyond) else time.perf_counter() - start)
     return seconds
 
@@ -96,7 +99,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
     model, tokenizer = dk.load()
-    every = rows(model, tokenizer) | chain_rows(model, tokenizer) | overhead_rows()
+    every = rows(model, tokenizer) | chain_rows(model, tokenizer) | compiled_rows()
+    every |= batch_rows(model, tokenizer)
+    every |= overhead_rows()
     chosen = {name: row for name, row in every.items() if options.only in name}
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {model.dtype}"
     versions = (
@@ -105,7 +110,9 @@ def main() -> None:
     results = []
     for name in track(chosen, description="measuring", console=Console(stderr=True)):
         against, base, ours = chosen[name]
-        first, second = measure(base, ours, options.runs)
+        long = name.startswith("batch of")  # half a minute and more a run
+        runs = min(options.runs, 2) if long else options.runs
+        first, second = measure(base, ours, runs, warm=not long)
         ratios = [one / other for one, other in zip(first, second, strict=True)]
         results.append(
             {

@@ -13,6 +13,7 @@ BUILT_INS = {
     "ModelNotFoundError": OSError,
     "ModelTooLargeError": MemoryError,
     "NonFiniteLogitsError": ArithmeticError,
+    "OutputError": OSError,
     "ParameterError": ValueError,
     "PluginError": ImportError,
     "TrustError": PermissionError,

@@ -156,10 +156,10 @@ class ById(Blind):
 @pytest.mark.parametrize(
     ("cls", "title"),
     [
-        (TooShort, "P32 short chain"),
-        (TooShort, "P33 short form"),
-        (Blind, "P34 scope"),
-        (ById, "P34 scope"),
+        (TooShort, "P33 short chain"),
+        (TooShort, "P34 short form"),
+        (Blind, "P35 scope"),
+        (ById, "P35 scope"),
     ],
 )
 def test_the_kit_refuses_a_false_short_form(cls, title):

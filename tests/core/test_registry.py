@@ -172,21 +172,42 @@ def test_a_function_becomes_a_processor():
     assert found.resolve("processors", ("halve", {"by": 4}))(8.0, None) == 2.0
 
 
-def test_a_module_may_register_a_name_again_and_two_modules_clash(local):
+def test_a_module_may_register_a_name_again_and_another_module_may_not(local):
     again = attrs.frozen(type("Warm", (Warm,), {"__module__": Warm.__module__}))
     local.register(again)
     assert local.entry("processors", "warm").cls is again
-    local.register(attrs.frozen(type("Warm", (Warm,), {"__module__": "elsewhere"})))
-    with pytest.raises(DuplicateNameError, match=r"elsewhere.Warm \(this process\)"):
-        local.resolve("processors", "warm")
+    message = r"elsewhere.Warm \(this process\) can't be registered: the processor 'warm' is .*\.Warm \(this"
+    with pytest.raises(DuplicateNameError, match=message):
+        local.register(attrs.frozen(type("Warm", (Warm,), {"__module__": "elsewhere"})))
+    assert local.resolve("processors", "warm") == again()
 
 
-def test_a_registered_class_clashes_with_an_installed_one(install_plugin, mild):
+def test_a_class_of_an_installed_plugin_s_name_cannot_be_registered(install_plugin, mild):
     install_plugin("kit-warm", mild("warm"))
     found = Registry()
-    found.register(Warm)
-    with pytest.raises(DuplicateNameError, match=r"kit-warm 1.2.*this process"):
-        found.entry("processors", "warm")
+    message = r"Warm \(this process\) can't be registered: the processor 'warm' is .*\(kit-warm 1.2\) already"
+    with pytest.raises(DuplicateNameError, match=message):
+        found.register(Warm)
+    assert found.entry("processors", "warm").distribution == "kit-warm"
+
+
+def test_a_built_in_keeps_its_name():
+    def top_k(logits, history):
+        return logits
+
+    with pytest.raises(
+        DuplicateNameError, match=r"'top_k' is decodekit_processors.*Give it a name of its own"
+    ):
+        registry().register(top_k)
+    assert registry().entry("processors", "top_k").distribution == "decodekit-processors"
+
+
+def test_a_plugin_may_register_as_it_is_imported(install_plugin, mild, monkeypatch):
+    found = Registry()
+    monkeypatch.setitem(sys.modules, "the_registry", types.SimpleNamespace(register=found.register))
+    install_plugin("kit-mild", mild() + "\n    import the_registry\n    the_registry.register(Mild)\n")
+    assert names(found) == ["mild"]
+    assert found.failures == []
 
 
 def test_a_class_that_is_both_installed_and_registered_is_one_entry(install_plugin, mild):

@@ -98,7 +98,7 @@ def guests(house):
 
 def test_strangers_are_listed_checked_and_run(guests, tiny_folder):
     few = ["--only", "P8", "--only", "P12", "--only", "P19"] if PROFILE != "thorough" else []
-    some = ["--only", "S2", "--only", "S15"] if PROFILE != "thorough" else []
+    some = ["--only", "S2", "--only", "S15", "--only", "S25"] if PROFILE != "thorough" else []
     options = ["--model", tiny_folder, "--json", "--seed", "3", "--max-new-tokens", "6"]
     options += ["--quant", "ternary", "--processor", "min_k:min_tokens_to_keep=40"]
     results = guests.decodekit(

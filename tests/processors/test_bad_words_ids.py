@@ -23,7 +23,14 @@ def oracle(row: OracleRow, bad_words_ids):
     return out
 
 
-CHECKS = dict(processor_checks(BadWordsIds, examples=EXAMPLES, oracle=oracle))
+def accepts(prompt, tokens, bad_words_ids):
+    text = [*prompt, *tokens]
+    words = [[*word] for word in bad_words_ids if [*word] != tokens[-1:]]  # EOS alone is no bad word
+    ends = range(len(prompt) + 1, len(text) + 1)
+    return not any(text[:end][-len(word) :] == word for end in ends for word in words)
+
+
+CHECKS = dict(processor_checks(BadWordsIds, examples=EXAMPLES, oracle=oracle, accepts=accepts))
 
 
 @pytest.mark.parametrize("name", CHECKS)

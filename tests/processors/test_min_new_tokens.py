@@ -16,7 +16,11 @@ def oracle(row: OracleRow, min_new_tokens):
     return [-math.inf if closed and i in row.eos_token_ids else x for i, x in enumerate(row.logits)]
 
 
-CHECKS = dict(processor_checks(MinNewTokens, oracle=oracle))
+def accepts(prompt, tokens, min_new_tokens):
+    return len(tokens) > min_new_tokens
+
+
+CHECKS = dict(processor_checks(MinNewTokens, oracle=oracle, accepts=accepts))
 
 
 @pytest.mark.parametrize("name", CHECKS)

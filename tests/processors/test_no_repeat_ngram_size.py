@@ -19,7 +19,13 @@ def oracle(row: OracleRow, no_repeat_ngram_size):
     ]
 
 
-CHECKS = dict(processor_checks(NoRepeatNgramSize, oracle=oracle))
+def accepts(prompt, tokens, no_repeat_ngram_size):
+    n, text = no_repeat_ngram_size, [*prompt, *tokens]
+    ngrams = [tuple(text[i : i + n]) for i in range(len(text) - n + 1)] if n else []
+    return all(ngrams[i] not in ngrams[:i] for i in range(len(ngrams)) if i + n > len(prompt))
+
+
+CHECKS = dict(processor_checks(NoRepeatNgramSize, oracle=oracle, accepts=accepts))
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -7,12 +7,18 @@ from decodekit import CallContext, History, ParameterError
 from decodekit.testing import processor_checks
 from decodekit_processors.regex import Regex
 
-from tests.processors._structured import EOS, MODEL, TOKENIZER, answers, for_the_kit
+from tests.processors._structured import BYTES, EOS, MODEL, TOKENIZER, answers, for_the_kit
 
 CONTEXT = CallContext(vocab_size=len(TOKENIZER), eos_token_ids=(EOS,), tokenizer=TOKENIZER)
 ENGINES = ["llguidance", "xgrammar"]
 EXAMPLES = [{"pattern": p, "engine": e} for p in ('[!"#$]*', "([!-/]{2})*|[#-@]+0?") for e in ENGINES]
-CHECKS = dict(processor_checks(for_the_kit(Regex, bounded=True), examples=EXAMPLES))
+
+
+def accepts(prompt, tokens, pattern, engine):
+    return re.fullmatch(pattern, BYTES.decode(tokens[:-1])) is not None
+
+
+CHECKS = dict(processor_checks(for_the_kit(Regex, bounded=True), examples=EXAMPLES, accepts=accepts))
 
 
 @pytest.mark.parametrize("name", CHECKS)

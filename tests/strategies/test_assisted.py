@@ -126,8 +126,8 @@ def test_one_row_gives_transformers_tokens(drafter):
     [
         pytest.param(run, id=f"{kind} {name}")
         for kind, assisted in {
-            "greedy": Assisted(prompt_lookup_num_tokens=3),
-            "sampling": Assisted(prompt_lookup_num_tokens=3, do_sample=True),
+            "greedy": Assisted(drafter="prompt_lookup", num_assistant_tokens=3),
+            "sampling": Assisted(drafter="prompt_lookup", num_assistant_tokens=3, do_sample=True),
         }.items()
         for name, run in strategy_checks(assisted)
     ],
@@ -142,7 +142,7 @@ JUDGED = {
     ),
     "block": Assisted(drafter="prompt_lookup", verification="block", num_assistant_tokens=3, do_sample=True),
 }
-TELLING = ("S2", "S4", "S6", "S8", "S10", "S12")
+TELLING = ("S2", "S4", "S6", "S8", "S10", "S12", "S28", "S30", "S31")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The command line: ``decodekit generate``, ``plugins``, ``check``, ``new``, ``cache``."""
+"""The command line: ``decodekit generate``, ``batch``, ``plugins``, ``check``, ``new``, ``cache``."""
 
 from decodekit.cli.commands import app, main
 

@@ -1,5 +1,6 @@
 """``decodekit check``: the conformance kit on a plugin, from the command line."""
 
+import gc
 import json
 import os
 import sys
@@ -43,6 +44,7 @@ def check(
     sys.path.insert(0, os.getcwd())  # as `python -m` does; the author's module is here
     from decodekit.testing import plugins_of
 
+    gc.freeze()  # a million objects of torch and transformers, which no garbage collection need look at again
     console = Console(highlight=False, soft_wrap=True)
     options: dict[str, Any] = {"profile": profile}
     options |= {"examples": [_example(text) for text in example]} if example else {}

@@ -7,6 +7,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from decodekit import __version__
+from decodekit.cli.batch import batch
 from decodekit.cli.cache import cache
 from decodekit.cli.check import check
 from decodekit.cli.explain import explain
@@ -47,6 +48,7 @@ app = typer.Typer(
     help="Decode text from Hugging Face models, with plugins.",
 )
 app.command(cls=WithPlugins)(generate)
+app.command()(batch)
 app.command()(explain)
 app.command()(check)
 app.command()(new)

@@ -26,7 +26,7 @@ from decodekit.processor import Processor
 from decodekit.registry import registry
 from decodekit.stream import stream
 
-__all__ = ["WithPlugins", "generate"]
+__all__ = ["WithPlugins", "check_settings", "custom_strategy", "generate", "whole_chain"]
 
 _SPEC = "NAME:KEY=VALUE,..."
 
@@ -75,6 +75,12 @@ System = Annotated[str | None, typer.Option(help="The system message of the chat
 Chat = Annotated[
     bool, typer.Option("--chat/--no-chat", help="Use the chat template, or continue the prompt as it is.")
 ]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile", help="Run steps as compiled kernels: the first start compiles them, about half a minute."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of the text.")]
 
 
@@ -108,19 +114,20 @@ def generate(
     max_new_tokens: Length = 256,
     system: System = None,
     chat: Chat = True,
+    compile: Compile = False,
     as_json: AsJson = False,
 ) -> None:
     """Generate text, streamed to standard output; the figures go to standard error."""
     messages = _messages(read_prompt(prompt, file), system, chat)
-    chosen = _custom(custom_generate, strategy) if custom_generate is not None else strategy
+    chosen = custom_strategy(custom_generate, strategy) if custom_generate is not None else strategy
     arguments: dict[str, Any] = _checked(read_settings(settings or ()), chosen)
     resolve = registry().resolve
     if processor or chain is not None:
-        arguments["processors"] = _chain(processor or [], chain)
+        arguments["processors"] = whole_chain(processor or [], chain)
     backend = resolve("quant_backends", read_spec(quant))
     if not sys.stderr.isatty():  # a bar of the weights is for people, not for logs
         logging.disable_progress_bar()
-    loaded, tokenizer = load(model, quant=backend, device_map=device, dtype=dtype)
+    loaded, tokenizer = load(model, quant=backend, device_map=device, dtype=dtype, compile=compile)
     if chat and not tokenizer.chat_template:
         message = "the tokenizer of this model has no chat template: add --no-chat"
         raise ParameterError(message)
@@ -134,7 +141,7 @@ def generate(
         raise KeyboardInterrupt  # which is exit code 130
 
 
-def _chain(processors: list[str], chain: str | None) -> list[Processor]:
+def whole_chain(processors: list[str], chain: str | None) -> list[Processor]:
     """The chain of --chain, or of --processor in its order; both can have the text form."""
     if processors and chain is not None:
         message = "--chain and --processor are both the whole chain: leave one of them out"
@@ -148,14 +155,14 @@ def _chain(processors: list[str], chain: str | None) -> list[Processor]:
     return found
 
 
-def _custom(spec: str, strategy: str | None) -> Any:
+def custom_strategy(spec: str, strategy: str | None) -> Any:
     """The strategy of a module; what has a loop of its own can't be streamed."""
     sys.path.insert(0, os.getcwd())  # as `python -m` does
     return strategy_of(spec, strategy=strategy)
 
 
-def _checked(settings: dict[str, Any], strategy: Any) -> dict[str, Any]:
-    """The settings, if generate or the strategy knows them: a misspelt name should not wait for the model."""
+def check_settings(settings: dict[str, Any], strategy: Any) -> None:
+    """Raise where nobody knows a name: a misspelt one should not wait for the model."""
     cls = registry().entry("strategies", strategy).cls if isinstance(strategy, str) else strategy
     own = params_of(cls if isinstance(cls, type) else type(cls)) if cls is not None else {}
     known = {*GenerationConfig().to_dict(), *own}
@@ -163,6 +170,11 @@ def _checked(settings: dict[str, Any], strategy: Any) -> dict[str, Any]:
         if name not in known:
             message = f"--set {name} is an argument of neither generate nor the strategy."
             raise ParameterError(message + nearest(name, sorted(known)))
+
+
+def _checked(settings: dict[str, Any], strategy: Any) -> dict[str, Any]:
+    """The settings, where the command can show what they ask for."""
+    check_settings(settings, strategy)
     if settings.get("num_return_sequences") not in (None, 1):
         message = (
             f"--set num_return_sequences={settings['num_return_sequences']} is not allowed: the command "

@@ -18,11 +18,12 @@ if importlib.util.find_spec("hypothesis") is None:
 from decodekit.testing.check import PROFILES
 from decodekit.testing.conformance import check_plugin, parametrize, plugin_checks, plugins_of, replay
 from decodekit.testing.drafter_checks import check_drafter, drafter_checks
+from decodekit.testing.processor_chains import order_witness
 from decodekit.testing.processor_checks import check_processor, processor_checks
 from decodekit.testing.processor_subject import OracleRow
 from decodekit.testing.quant_checks import QuantReport, check_quant_backend, quant_checks
 from decodekit.testing.report import ConformanceError, Outcome, Report, Result
-from decodekit.testing.reproduce import processor_case, strategy_case_of
+from decodekit.testing.reproduce import drafter_case_of, processor_case, strategy_case_of
 from decodekit.testing.strategy_checks import check_strategy, strategy_checks
 
 __all__ = [
@@ -38,7 +39,9 @@ __all__ = [
     "check_processor",
     "check_quant_backend",
     "check_strategy",
+    "drafter_case_of",
     "drafter_checks",
+    "order_witness",
     "parametrize",
     "plugin_checks",
     "plugins_of",

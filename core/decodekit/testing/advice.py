@@ -95,6 +95,10 @@ ADVICE: dict[str, Advice] = {
         "Orders of a chain are exchanged where this is promised.",
         "Thresholds on probabilities depend on the temperature; those on logits scale with it.",
     ),
+    "P20 minimality": Advice(
+        "A set that is one token too large or too small is the usual mistake of a cumulative sum.",
+        "Compare the mass before a token with p, and keep the token that reaches it.",
+    ),
     "P21 oracle equality": Advice(
         "The fast form computes something else than the plain one.",
         "Run both on the row that is shown; cumulative sums and ties are the usual places.",
@@ -139,17 +143,29 @@ ADVICE: dict[str, Advice] = {
         "Models run in bfloat16; rounding inside the processor then cuts other tokens.",
         "Compute in float32 (`logits.float()`) and convert the result back.",
     ),
-    "P32 short chain": Advice(
+    "P32 chain algebra": Advice(
+        "Users put chains into an order by what is said to make no difference.",
+        "Take the name out of `commutes_with`, or look at what the one measures and the other changes.",
+    ),
+    "P33 short chain": Advice(
         "After a cut a chain shows the tokens that are left alone, for speed; that must not change the text.",
         "Widen `PLACE`: a processor that looks at impossible tokens has not the scope it declares.",
     ),
-    "P33 short form": Advice(
+    "P34 short form": Advice(
         "`cut` stands in for the call wherever its answer is clear.",
         "Say in `Cut.clear` for which rows the largest logits decide, or leave `cut` out.",
     ),
-    "P34 scope": Advice(
+    "P35 scope": Advice(
         "`PLACE.scope` says what may be left out when the processor is called.",
         "Declare a wider scope, or stop looking at the history, the order or the impossible tokens.",
+    ),
+    "S27 constraint soundness": Advice(
+        "A program reads the answer and relies on its form.",
+        "Allow EOS only where the answer is complete; follow the state of every row, the prompt included.",
+    ),
+    "S27 constraint completeness": Advice(
+        "A constraint that forbids right answers makes the model say something else.",
+        "Look for a token that is masked because only a part of it was tried.",
     ),
     "S1 greedy limit": Advice(
         "At temperature 0 users expect the answer of greedy decoding, whatever the method.",
@@ -243,6 +259,42 @@ ADVICE: dict[str, Advice] = {
         "On a model that can't roll back the output would silently be wrong.",
         "Name in `NEEDS` what the step uses: rollback, positions, select, hidden states.",
     ),
+    "S23 neutral parameters": Advice(
+        "Where a method is turned off, users expect what they had before they knew it.",
+        "Go through the step by hand at the neutral values; where it is another method, take `neutral` out.",
+    ),
+    "S24 exhaustive search": Advice(
+        "A search that misses the best sequence even where it may keep them all has lost it on the way.",
+        "Look at what is dropped when sequences end, and at the length that divides a score.",
+    ),
+    "S24 ranking": Advice(
+        "Callers take the first row for the best one.",
+        "Set `row.score` in `finish`, sort by it, and hand the rows to `batch.keep`.",
+    ),
+    "S25 draws without replacement": Advice(
+        "Estimates that weight the rows assume these inclusion probabilities.",
+        "Condition the noise of the children on that of their parent, as in stochastic beam search.",
+    ),
+    "S28 acceptance formula": Advice(
+        "A rule may keep the law of the text and waste half of every draft.",
+        "Couple draft and verification by one purpose, or accept with the whole min(1, p/q).",
+    ),
+    "S30 impossible drafts": Advice(
+        "One token that the chain has forbidden is a broken grammar.",
+        "Compare with `u < p / q`: where p is 0 nothing is below it, and `<=` lets 0 pass.",
+    ),
+    "S31 draft of the target": Advice(
+        "A perfect draft that is not kept whole costs all that speculation is for.",
+        "Compare p with the q of the same column, both in float64, and guard the residual where it is empty.",
+    ),
+    "S31 draft of other tokens": Advice(
+        "What comes after a rejection decides the law: it has to be the excess of p over q.",
+        "Draw from max(p - q, 0), normalised; where p and q share nothing that is p.",
+    ),
+    "S33 tentative isolation": Advice(
+        "A grammar that has seen a rejected token is in a state from which the answer is nonsense.",
+        "Pass to `batch.dist` as `after` the distribution before the last token of that same draft.",
+    ),
     "S34 determinism": Advice(
         "A result that can't be repeated can't be debugged.",
         "Keep nothing on the instance from call to call.",
@@ -250,6 +302,18 @@ ADVICE: dict[str, Advice] = {
     "S34 draws nothing": Advice(
         "A method that is called deterministic drew.",
         "Take out the draw, or `deterministic` out of LAWS.",
+    ),
+    "S35 bounded cache": Advice(
+        "A cache of fixed size has room for what was declared; what goes beyond ends in an error.",
+        "Shorten drafts to the tokens that are left, or declare `lookahead`, and `rows_per_prompt` for rows.",
+    ),
+    "S35 no growth": Advice(
+        "A server makes millions of calls.",
+        "Keep nothing on the class or in a module; what a call needs goes into `batch.memo` and `row.memo`.",
+    ),
+    "S36 half precision model": Advice(
+        "In half precision draws take tokens of probability 0, and close logits change their order.",
+        "Compute with `batch.dist`, `batch.draw` and `batch.exponential`, which are in float32 or better.",
     ),
     "S37 smallest calls": Advice(
         "Empty prompts, one token and five rows do occur.",

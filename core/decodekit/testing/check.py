@@ -7,14 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
-from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-from hypothesis import strategies as st
-from hypothesis.errors import Flaky
 
 from decodekit.errors import ParameterError, nearest
 from decodekit.testing.advice import ADVICE, Advice
 from decodekit.testing.report import Outcome, Report, Result
-from decodekit.testing.reproduce import as_code, as_test
+from decodekit.testing.search import Broken, Draw, search
 from decodekit.testing.violation import BrokenPromiseError
 
 __all__ = [
@@ -36,12 +33,12 @@ __all__ = [
 
 PROFILES: dict[str, int] = {"fast": 10, "default": 40, "thorough": 400}
 """How many inputs each check tries; DECODEKIT_TEST_PROFILE picks one."""
+_FEWEST = 3
+"""Inputs of a check that tries but a part of the profile's."""
 _HINT_FACTOR = 5
 """A law that nobody promised is tried on more inputs before it is suggested."""
 
 _LISTENERS: list[Callable[[Result], None]] = []
-
-T = TypeVar("T")
 
 
 class Subject(Protocol):
@@ -55,15 +52,7 @@ class Subject(Protocol):
         """Whether its laws hold this promise."""
 
 
-class Draw(Protocol):
-    """Draws one value of a Hypothesis strategy."""
-
-    def __call__(self, strategy: st.SearchStrategy[T], /) -> T:
-        """Return the value."""
-
-
 S = TypeVar("S", bound=Subject)
-_ALL_PHASES = (Phase.generate, Phase.shrink)
 
 
 @attrs.frozen
@@ -78,6 +67,8 @@ class Check(Generic[S]):
         law: the law that must be declared for the check to apply; None when it always does.
         skip: says why the check does not apply to a subject, or None when it does.
         most_examples: fewer inputs than the profile's, for checks that are slow or hardly vary.
+        share: the part of the profile's inputs that it tries, for checks of which each input tells much.
+        shrinks: whether a smaller counter-example is searched for; frequencies would lead to noise.
     """
 
     id: str
@@ -86,7 +77,9 @@ class Check(Generic[S]):
     body: Callable[[S, Draw], None]
     law: str | None
     skip: Callable[[S], str | None]
-    most_examples: int
+    most_examples: int = 10_000
+    share: float = 1.0
+    shrinks: bool = True
 
     @property
     def key(self) -> str:
@@ -99,54 +92,19 @@ class Check(Generic[S]):
             return f"{self.law} is not declared"
         return self.skip(subject)
 
+    def inputs(self, examples: int) -> int:
+        """How many inputs it tries in a profile of so many."""
+        return min(max(round(self.share * examples), _FEWEST), examples, self.most_examples)
+
     def counter_example(self, subject: S, examples: int, *, shrink: bool = True) -> str | None:
         """Search for an input that breaks the promise; the smallest one in words, or None."""
         found = self.search(subject, examples, shrink=shrink)
         return found.text if found else None
 
-    def search(self, subject: S, examples: int, *, shrink: bool = True) -> "Broken | None":
+    def search(self, subject: S, examples: int, *, shrink: bool = True) -> Broken | None:
         """Search for an input that breaks the promise; the smallest one, or None."""
-        drawn: list[str | None] = []
-        cls = getattr(subject, "cls", type(subject))
-
-        @settings(
-            max_examples=min(examples, self.most_examples),
-            phases=_ALL_PHASES if shrink else (Phase.generate,),
-            derandomize=True,
-            database=None,
-            deadline=None,
-            report_multiple_bugs=False,
-            suppress_health_check=(HealthCheck.too_slow,),
-            verbosity=Verbosity.quiet,
-        )
-        @given(st.data())
-        def search(data: st.DataObject) -> None:
-            drawn.clear()
-
-            def draw(strategy: st.SearchStrategy[T], /) -> T:
-                value = data.draw(strategy)
-                drawn.append(as_code(value, cls))  # at once: what is wrong may change it in place
-                return value
-
-            self.body(subject, draw)
-
-        try:
-            search()
-        except BrokenPromiseError as violation:  # the last input that ran is the smallest
-            text = f"broken: {self.promise}\n{violation}"
-            return Broken(text, as_test(self.key, cls, drawn, self.promise) or "")
-        except Flaky:
-            text = "an input failed and then passed: the result depends on more than it"
-            return Broken(f"broken: {self.promise}\n{text}", "")
-        return None
-
-
-@attrs.frozen
-class Broken:
-    """A counter-example: in words, and as a test to paste (empty when it can't be written down)."""
-
-    text: str
-    test: str
+        inputs = self.inputs(examples)
+        return search(self.body, subject, self.key, self.promise, inputs, shrink=shrink and self.shrinks)
 
 
 def check(
@@ -155,19 +113,21 @@ def check(
     law: str | None = None,
     skip: Callable[[Any], str | None] = lambda subject: None,
     most_examples: int = 10_000,
+    share: float = 1.0,
+    shrinks: bool = True,
 ) -> Callable[[Callable[[S, Draw], None]], Check[S]]:
     """Make a `Check` of a function: its name is the title, its docstring the promise."""
 
     def decorate(body: Callable[[S, Draw], None]) -> Check[S]:
         title = body.__name__.replace("_", " ")
-        return Check(number, title, body.__doc__ or title, body, law, skip, most_examples)
+        return Check(number, title, body.__doc__ or title, body, law, skip, most_examples, share, shrinks)
 
     return decorate
 
 
 def in_order(*groups: Iterable[Check[S]]) -> tuple[Check[S], ...]:
-    """The checks of all groups, by the number in their ids."""
-    return tuple(sorted(itertools.chain(*groups), key=lambda item: int(item.id.strip("PSQ"))))
+    """The checks of all groups, by the letter and the number of their ids."""
+    return tuple(sorted(itertools.chain(*groups), key=lambda item: (item.id[0], int(item.id[1:]))))
 
 
 def examples_of(profile: str | None) -> int:

@@ -33,6 +33,12 @@ _KITS: dict[Kind, tuple[_Report, _Checks]] = {
     "drafters": (check_drafter, drafter_checks),
     "quant_backends": (check_quant_backend, quant_checks),
 }
+_SUBJECTS: dict[Kind, Callable[..., Any]] = {
+    "processors": ProcessorSubject,
+    "strategies": StrategySubject,
+    "drafters": DrafterSubject,
+    "quant_backends": QuantSubject,
+}
 
 
 def all_checks() -> dict[Kind, tuple[Check[Any], ...]]:
@@ -142,25 +148,18 @@ def replay(key: str, plugin: Any, values: Sequence[Any], **options: Any) -> None
         key: id and title of the check, e.g. ``"P8 no resurrection"``.
         plugin: the class or instance.
         values: what the check draws, in its order.
-        **options: ``oracle`` of a processor that is compared with one.
+        **options: ``oracle`` and ``accepts`` of a processor, ``target`` and ``tokenizer`` of a drafter.
 
     Raises:
         BrokenPromiseError: the property is still broken.
         UnknownNameError: there is no such check.
     """
+    fixed = None if isinstance(plugin, type) else plugin
     cls = plugin if isinstance(plugin, type) else type(plugin)
     kind = kind_of(cls)
-    if kind == "processors":
-        subject: Any = ProcessorSubject(cls, None, (), options.get("oracle"))
-    elif kind == "strategies":
-        subject = StrategySubject(cls)
-    elif kind == "drafters":
-        subject = DrafterSubject(cls)
-    elif kind == "quant_backends":
-        subject = QuantSubject(cls)
-    else:
+    if kind is None:
         raise _unknown(plugin)
-    replay_values(all_checks()[kind], subject, key, values)
+    replay_values(all_checks()[kind], _SUBJECTS[kind](cls, fixed, **options), key, values)
 
 
 def _kit(plugin: Any) -> tuple[_Report, _Checks]:

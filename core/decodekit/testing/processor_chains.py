@@ -1,5 +1,6 @@
-"""P32 to P34: a processor in a chain that shows it no more of a row than it says it needs."""
+"""P32 to P35: a processor beside others, and in a chain that shows it no more of a row than it needs."""
 
+import contextlib
 from typing import ClassVar
 
 import attrs
@@ -8,15 +9,19 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from decodekit.chain import Chain
+from decodekit.errors import ParameterError, UnknownNameError
 from decodekit.head import Cut, Head
 from decodekit.history import History
 from decodekit.place import Place, Scope
 from decodekit.processor import Processor
-from decodekit.testing.check import Draw, check
+from decodekit.registry import registry
+from decodekit.testing import generators
+from decodekit.testing.check import Draw, check, examples_of
 from decodekit.testing.processor_laws import same_law
-from decodekit.testing.processor_subject import ProcessorSubject, expect, states_of
+from decodekit.testing.processor_subject import Case, ProcessorSubject, apply, expect, states_of
+from decodekit.testing.search import search
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "order_witness"]
 
 _MOST = 25
 """Inputs a check; the long way and the short one differ at the first of them, or hardly at all."""
@@ -41,7 +46,71 @@ class _Largest(Processor):
         return head.best(self.k)
 
 
-@check("P32", most_examples=_MOST)
+def _partners(subject: ProcessorSubject) -> dict[str, st.SearchStrategy[Processor]]:
+    """Instances of those that ``commutes_with`` names, are installed and have ranges."""
+    found: dict[str, st.SearchStrategy[Processor]] = {}
+    for name in subject.cls.LAWS.commutes_with:
+        with contextlib.suppress(UnknownNameError, ParameterError):
+            cls: type[Processor] = registry().entry("processors", name).cls
+            found[name] = generators.instances(cls, f"processor {name}", None, ())
+    return found
+
+
+def _alone(subject: ProcessorSubject) -> str | None:
+    if not subject.cls.LAWS.commutes_with:
+        return "commutes_with names no processor"
+    return None if _partners(subject) else "none that commutes_with names is installed and has ranges"
+
+
+@check("P32", skip=_alone)
+def chain_algebra(subject: ProcessorSubject, draw: Draw) -> None:
+    """With each processor that ``commutes_with`` names the order makes no difference."""
+    case = draw(subject.float64_cases(distinct=True))
+    partners = _partners(subject)
+    other = draw(partners[draw(st.sampled_from(sorted(partners)))])
+    _expect_order(case, other)
+
+
+def order_witness(
+    first: Processor | type[Processor], second: Processor | type[Processor], *, profile: str | None = None
+) -> str | None:
+    """Look for a row on which the order of two processors makes a difference.
+
+    Args:
+        first: a class or an instance.
+        second: another one.
+        profile: ``fast``, ``default`` or ``thorough``; by default DECODEKIT_TEST_PROFILE.
+
+    Returns:
+        The smallest such row and what comes of it in both orders; None when none was found.
+
+    Raises:
+        ParameterError: there is no such profile, or a parameter has neither a range nor a default.
+    """
+    one, other = (
+        ProcessorSubject(item) if isinstance(item, type) else ProcessorSubject(type(item), item)
+        for item in (first, second)
+    )
+
+    def body(subject: ProcessorSubject, draw: Draw) -> None:
+        _expect_order(draw(subject.float64_cases(distinct=True)), draw(other.processors()))
+
+    key = f"the order of {one.name} and {other.name}"
+    found = search(body, one, key, f"{key} makes no difference", examples_of(profile), shrink=True)
+    return found.text if found else None
+
+
+def _expect_order(case: Case, other: Processor) -> None:
+    """Raise `BrokenPromiseError` where a processor and another one give two laws in their two orders."""
+    behind, before = other.bind(case.context), attrs.evolve(case, processor=other)
+    first = apply(behind, case.run(), case.history)
+    second = case.run(logits=before.run())
+    alive = ~(first.isneginf().all(dim=-1) | second.isneginf().all(dim=-1))
+    message = f"before {other!r} it gives {first.tolist()}, behind it {second.tolist()}"
+    expect(same_law(first[alive], second[alive]), case, message)
+
+
+@check("P33", most_examples=_MOST)
 def short_chain(subject: ProcessorSubject, draw: Draw) -> None:
     """In a chain that cuts, before it and after it, it gives what it gives over the whole vocabulary."""
     case = draw(subject.cases())
@@ -74,7 +143,7 @@ def _numbers(states: tuple[object, ...]) -> bool:
     return all(isinstance(state, float) for state in states)
 
 
-@check("P33", most_examples=_MOST, skip=lambda subject: None if _has_cut(subject) else "it has no short form")
+@check("P34", most_examples=_MOST, skip=lambda subject: None if _has_cut(subject) else "it has no short form")
 def short_form(subject: ProcessorSubject, draw: Draw) -> None:
     """Where its cut is clear, from however few of the largest logits, it keeps what the processor keeps."""
     case = draw(subject.cases())
@@ -94,7 +163,7 @@ def _has_cut(subject: ProcessorSubject) -> bool:
 
 
 @check(
-    "P34",
+    "P35",
     most_examples=_MOST,
     skip=lambda subject: "it sees all of a row" if subject.cls.PLACE.scope is Scope.ALL else None,
 )
@@ -118,4 +187,4 @@ def scope(subject: ProcessorSubject, draw: Draw) -> None:
     expect(same, case, f"of the whole row it makes {wanted.tolist()}, of its largest {found.tolist()}")
 
 
-CHECKS = (short_chain, short_form, scope)
+CHECKS = (chain_algebra, short_chain, short_form, scope)

@@ -7,12 +7,13 @@ from decodekit.processor import Processor
 from decodekit.testing import (
     processor_basics,
     processor_chains,
+    processor_constraints,
     processor_history,
     processor_laws,
     processor_parameters,
 )
 from decodekit.testing.check import Check, assertions, in_order, run_checks
-from decodekit.testing.processor_subject import Oracle, ProcessorSubject
+from decodekit.testing.processor_subject import Oracle, ProcessorSubject, Validator
 from decodekit.testing.report import Report, Result
 
 __all__ = ["PROCESSOR_CHECKS", "check_processor", "processor_checks"]
@@ -24,6 +25,7 @@ PROCESSOR_CHECKS: tuple[Check[ProcessorSubject], ...] = in_order(
     processor_parameters.CHECKS,
     processor_history.CHECKS,
     processor_chains.CHECKS,
+    processor_constraints.CHECKS,
 )
 """Every check, in the order of the numbers."""
 
@@ -33,6 +35,7 @@ def check_processor(
     *,
     examples: Sequence[Mapping[str, Any]] = (),
     oracle: Oracle | None = None,
+    accepts: Validator | None = None,
     profile: str | None = None,
     exceptions: Mapping[str, str] | None = None,
 ) -> Report:
@@ -44,6 +47,8 @@ def check_processor(
             declared ranges and choices.
         oracle: ``oracle(row, **parameters) -> list[float]``, a slow reference for one row
             (`OracleRow`) in plain Python floats; without it P21 and P26 are skipped.
+        accepts: ``accepts(prompt, tokens, **parameters) -> bool``, for a processor that constrains answers:
+            whether an answer (token ids, with EOS at the end) is as it must be; without it S27 is skipped.
         profile: ``fast``, ``default`` or ``thorough``; by default DECODEKIT_TEST_PROFILE.
         exceptions: properties that do not hold, each with the reason: ``{"P31": "..."}``. They are
             shown and don't fail. The class can declare them for good, as ``EXCEPTIONS``.
@@ -56,7 +61,7 @@ def check_processor(
         ParameterError: there is no such profile, a parameter that needs ``examples`` got none, or an
             exception names no property or gives no reason.
     """
-    return run_checks(PROCESSOR_CHECKS, _subject(processor, examples, oracle), profile, exceptions)
+    return run_checks(PROCESSOR_CHECKS, _subject(processor, examples, oracle, accepts), profile, exceptions)
 
 
 def processor_checks(
@@ -64,6 +69,7 @@ def processor_checks(
     *,
     examples: Sequence[Mapping[str, Any]] = (),
     oracle: Oracle | None = None,
+    accepts: Validator | None = None,
     profile: str | None = None,
     exceptions: Mapping[str, str] | None = None,
 ) -> list[tuple[str, Callable[[], Result]]]:
@@ -71,12 +77,15 @@ def processor_checks(
 
     Arguments and errors are those of `check_processor`; each function raises on its own.
     """
-    return assertions(PROCESSOR_CHECKS, _subject(processor, examples, oracle), profile, exceptions)
+    return assertions(PROCESSOR_CHECKS, _subject(processor, examples, oracle, accepts), profile, exceptions)
 
 
 def _subject(
-    processor: type[Processor] | Processor, examples: Sequence[Mapping[str, Any]], oracle: Oracle | None
+    processor: type[Processor] | Processor,
+    examples: Sequence[Mapping[str, Any]],
+    oracle: Oracle | None,
+    accepts: Validator | None,
 ) -> ProcessorSubject:
     if isinstance(processor, type):
-        return ProcessorSubject(processor, None, examples, oracle)
-    return ProcessorSubject(type(processor), processor, examples, oracle)
+        return ProcessorSubject(processor, None, examples, oracle, accepts)
+    return ProcessorSubject(type(processor), processor, examples, oracle, accepts)

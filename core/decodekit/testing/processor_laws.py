@@ -1,4 +1,4 @@
-"""P9 to P16, P19: the laws that a processor may declare in LAWS."""
+"""P9 to P16, P19, P20: the laws that a processor may declare in LAWS."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from torch import Tensor
 
-from decodekit.params import params_of
+from decodekit.params import build, params_of
 from decodekit.testing.check import Draw, check
 from decodekit.testing.processor_subject import Case, ProcessorSubject, expect
 
@@ -126,6 +126,24 @@ def temperature_law(subject: ProcessorSubject, draw: Draw) -> None:
     expect(same_law(before, after), case, f"f(x / {t}) = {before.tolist()}, f(x) / {t} = {after.tolist()}")
 
 
+@check("P20", skip=lambda subject: None if subject.declares("smallest") else "smallest names no parameter")
+def minimality(subject: ProcessorSubject, draw: Draw) -> None:
+    """The kept tokens have the probability that ``smallest`` names; without the least one they have not."""
+    name = str(subject.cls.LAWS.smallest)
+    value, case = draw(subject.values_of(name)), draw(subject.float64_cases())
+    processor = build(subject.cls, {name: value})  # all others at their defaults
+    assume(not processor.is_neutral)
+    case = attrs.evolve(case, processor=processor)
+    p = case.logits.softmax(dim=-1)
+    kept = p.masked_fill(case.run().isneginf(), 0.0)
+    mass, count = kept.sum(dim=-1), (kept > 0).sum(dim=-1)
+    least = kept.masked_fill(kept == 0, torch.inf).amin(dim=-1)
+    off = 4 * torch.finfo(p.dtype).eps * p.shape[-1]  # of a sum of so many
+    message = f"{name}={value!r} keeps tokens of probability {mass.tolist()}, the least has {least.tolist()}"
+    expect((mass >= value - off).all(), case, message)
+    expect(((mass - least < value + off) | (count <= 1)).all(), case, f"{message}, which it could do without")
+
+
 def _kept(case: Case, name: str, value: Any) -> Tensor:
     return ~case.with_parameters(**{name: value}).run().isneginf()
 
@@ -145,4 +163,5 @@ CHECKS = (
     idempotence,
     nested_supports,
     temperature_law,
+    minimality,
 )

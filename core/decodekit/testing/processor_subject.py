@@ -15,7 +15,7 @@ from decodekit.processor import CallContext, Processor, StatefulProcessor
 from decodekit.testing import generators
 from decodekit.testing.violation import BrokenPromiseError
 
-__all__ = ["Case", "Oracle", "OracleRow", "ProcessorSubject", "apply", "expect", "states_of"]
+__all__ = ["Case", "Oracle", "OracleRow", "ProcessorSubject", "Validator", "apply", "expect", "states_of"]
 
 
 @attrs.frozen
@@ -39,6 +39,10 @@ class OracleRow:
 
 Oracle = Callable[..., list[float]]
 """``oracle(row, **parameters) -> logits``: a slow reference in plain Python, easy to check by eye."""
+
+
+Validator = Callable[..., bool]
+"""``accepts(prompt, tokens, **parameters) -> bool``: whether an answer is as it must be, EOS at its end."""
 
 
 @attrs.frozen(eq=False)
@@ -147,12 +151,14 @@ class ProcessorSubject:
         fixed: the only instance to look at, when the author gave one.
         examples: parameter values to choose from; empty when they come from the declared ranges.
         oracle: a slow reference, or None.
+        accepts: says which answers a constraint is for, or None.
     """
 
     cls: type[Processor]
     fixed: Processor | None = None
     examples: Sequence[Mapping[str, Any]] = ()
     oracle: Oracle | None = None
+    accepts: Validator | None = None
 
     @property
     def name(self) -> str:

@@ -39,9 +39,10 @@ def strategy_findings(model: Any, strategies: Sequence[Strategy], noise: float, 
     """
     kit = KitModel("the kit's model, quantized", model, VOCAB_SIZE, max(20 * noise, 1e-4))
     numbers = _WITHIN_ONE_CALL + (_ACROSS_CALLS if noise <= _NOISY else ())
-    chosen: Check[StrategySubject] = draw(
-        st.sampled_from([item for item in STRATEGY_CHECKS if item.id in numbers])
-    )
+    known: dict[str, Check[StrategySubject]] = {
+        item.key: item for item in STRATEGY_CHECKS if item.id in numbers
+    }
+    chosen = known[draw(st.sampled_from([*known]))]
     logits_of(model, prompts(1, 2, 0))  # some kernels repack the weights at the first pass
     for strategy in strategies:
         subject = StrategySubject(type(strategy), strategy, models=(kit,))

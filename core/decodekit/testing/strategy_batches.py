@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["CHECKS"]
 
 
-@check("S6")
+@check("S6", share=0.5)
 def batch_invariance(subject: StrategySubject, draw: Draw) -> None:
     """A row of a ragged batch is what it is alone."""
     case = draw(subject.cases(least_prompts=2))
@@ -32,7 +32,7 @@ def batch_invariance(subject: StrategySubject, draw: Draw) -> None:
         expect_same(case, own, case.take([place]).run(), "alone")
 
 
-@check("S7")
+@check("S7", share=0.6)
 def batch_order(subject: StrategySubject, draw: Draw) -> None:
     """Reordering the prompts, of which some end early, reorders the result."""
     case = draw(subject.cases(least_prompts=2))
@@ -44,7 +44,7 @@ def batch_order(subject: StrategySubject, draw: Draw) -> None:
     expect_same(case, own, reordered, f"in the order {order}")
 
 
-@check("S8", skip=without_draws)
+@check("S8", skip=without_draws, share=0.25)
 def seeds(subject: StrategySubject, draw: Draw) -> None:
     """Tokens follow from prompt and seed; another seed, and another row of one prompt, draws anew."""
     size = draw(st.integers(6, 9))
@@ -72,7 +72,7 @@ def _by_prompt(rows: list[Row], copies: int) -> list[list[Row]]:
     return [rows[start : start + copies] for start in range(0, len(rows), copies)]
 
 
-@check("S9", most_examples=30)
+@check("S9", share=0.75)
 def cache_honesty(subject: StrategySubject, draw: Draw) -> None:
     """All logits that the strategy sees are those of a full forward pass without a cache, within 1e-9."""
     case = draw(subject.cases(CACHED))
@@ -105,7 +105,7 @@ def _compare_with_full(case: Case, batch: "Batch", drafts: Any, logits: torch.Te
         expect(torch.allclose(seen, wanted, 0, case.model.tolerance), case, message)
 
 
-@check("S10", most_examples=30)
+@check("S10", share=0.5)
 def rollback_leak(subject: StrategySubject, draw: Draw) -> None:
     """Drafts that were looked at and not committed change nothing that follows."""
     case = draw(subject.cases())
@@ -119,7 +119,7 @@ def rollback_leak(subject: StrategySubject, draw: Draw) -> None:
     expect_same(case, case.run(), looking.run(), "with drafts that were rejected")
 
 
-@check("S11")
+@check("S11", share=0.5)
 def left_padding(subject: StrategySubject, draw: Draw) -> None:
     """Padding on the left, of whatever id, changes nothing."""
     case = draw(subject.cases())

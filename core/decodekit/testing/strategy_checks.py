@@ -4,7 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from decodekit.strategy import Strategy
-from decodekit.testing import strategy_batches, strategy_conduct, strategy_reports, strategy_results
+from decodekit.testing import (
+    strategy_batches,
+    strategy_conduct,
+    strategy_drafts,
+    strategy_leaks,
+    strategy_reports,
+    strategy_results,
+    strategy_search,
+)
 from decodekit.testing.check import Check, assertions, in_order, run_checks
 from decodekit.testing.report import Report, Result
 from decodekit.testing.strategy_subject import StrategySubject
@@ -17,6 +25,9 @@ STRATEGY_CHECKS: tuple[Check[StrategySubject], ...] = in_order(
     strategy_batches.CHECKS,
     strategy_reports.CHECKS,
     strategy_conduct.CHECKS,
+    strategy_search.CHECKS,
+    strategy_drafts.CHECKS,
+    strategy_leaks.CHECKS,
 )
 """Every check, in the order of the numbers."""
 

@@ -149,7 +149,7 @@ def _refusal(case: Case) -> CapabilityError | None:
     return None
 
 
-@check("S34", most_examples=25)
+@check("S34", share=0.5)
 def determinism(subject: StrategySubject, draw: Draw) -> None:
     """The same call gives the same, also after other calls with the same instance."""
     case, other = draw(subject.cases()), draw(subject.cases())

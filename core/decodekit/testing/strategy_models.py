@@ -11,7 +11,21 @@ import torch
 from decodekit.errors import ParameterError
 from decodekit.testing.models import CacheHashModel, MarkovModel, tiny_llama, tiny_mistral
 
-__all__ = ["CACHED", "EXACT", "KINDS", "KitModel", "model_named", "random_model"]
+__all__ = [
+    "CACHED",
+    "EVEN",
+    "EXACT",
+    "HALF",
+    "KINDS",
+    "ONE_LAW",
+    "KitModel",
+    "is_named",
+    "model_named",
+    "random_model",
+]
+
+
+_NAME = re.compile(r"(.+), (\d+) tokens, seed (\d+)")
 
 
 @attrs.frozen(eq=False)
@@ -51,6 +65,20 @@ def _repeating(vocab_size: int, seed: int) -> MarkovModel:
     return made
 
 
+def _one_law(vocab_size: int, seed: int) -> MarkovModel:
+    """Every token follows the same law, whatever came before."""
+    made = MarkovModel.random(vocab_size, seed=seed)
+    made.table = made.table[:1].repeat(vocab_size, 1)
+    return made
+
+
+def _even(vocab_size: int, seed: int) -> MarkovModel:
+    """The same of the even tokens alone."""
+    made = _one_law(vocab_size, seed)
+    made.table = made.table.masked_fill(torch.arange(vocab_size) % 2 == 1, -torch.inf)
+    return made
+
+
 _NONE: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 _MAKERS: dict[str, Callable[[int, int], Any]] = {
     "Markov of order 1": lambda size, seed: MarkovModel.random(size, seed=seed),
@@ -58,14 +86,23 @@ _MAKERS: dict[str, Callable[[int, int], Any]] = {
     "Markov with impossible tokens": _with_holes,
     "Markov in circles": _repeating,
     "Markov of equal logits": lambda size, seed: MarkovModel(torch.zeros(size, size)),
+    "one law": lambda size, seed: _one_law(size, seed),
+    "one law of the even tokens": lambda size, seed: _even(size, seed),
     "cache hash": lambda size, seed: CacheHashModel(size),
     "tiny llama": lambda size, seed: tiny_llama(size, seed=seed, **_NONE),
+    "tiny llama in bfloat16": lambda size, seed: tiny_llama(size, seed=seed, dtype=torch.bfloat16, **_NONE),
     "tiny mistral": lambda size, seed: tiny_mistral(size, window=3, seed=seed),
 }
 EXACT = tuple(name for name in _MAKERS if name.startswith("Markov"))
 """Kinds whose logits are a table."""
 CACHED = ("cache hash", "tiny llama", "tiny mistral")
 """Kinds whose logits show a wrong cache, mask or position."""
+ONE_LAW = ("one law",)
+"""A kind whose next token depends on nothing."""
+EVEN = ("one law of the even tokens",)
+"""The same, of which every other token is impossible."""
+HALF = ("tiny llama in bfloat16",)
+"""A kind whose logits are in half precision."""
 KINDS = (*EXACT, "cache hash", "tiny llama")
 """The kinds that a check tries when it names none."""
 
@@ -78,13 +115,19 @@ def random_model(random: Random, kinds: Sequence[str], largest: int) -> KitModel
     return _made(kind, size, seed)
 
 
+def is_named(name: str) -> bool:
+    """Whether `model_named` knows the name."""
+    match = _NAME.fullmatch(name)
+    return match is not None and match[1] in _MAKERS
+
+
 def model_named(name: str) -> KitModel:
     """The model that a report calls ``"KIND, N tokens, seed S"``.
 
     Raises:
         ParameterError: the text has another form, or there is no such kind.
     """
-    match = re.fullmatch(r"(.+), (\d+) tokens, seed (\d+)", name)
+    match = _NAME.fullmatch(name)
     if match is None or match[1] not in _MAKERS:
         message = f"model={name!r} is not 'KIND, N tokens, seed S' with a kind of {', '.join(_MAKERS)}"
         raise ParameterError(message)

@@ -1,6 +1,6 @@
 """What plain decoding gives, computed the slow way: one row at a time, without a cache, from the start."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from decodekit.chain import Chain
 from decodekit.history import History
 from decodekit.processor import CallContext
+from decodekit.scores import Memory
 from decodekit.testing.strategy_case import Case
 
 __all__ = ["full_logits", "greedy_tokens", "scores", "sequence_law"]
@@ -29,24 +30,45 @@ def full_logits(model: object, tokens: list[int]) -> Tensor:
 
 def scores(case: Case, prompt: list[int], tokens: list[int]) -> list[Tensor]:
     """Processed logits [V] after 0, 1, … all of the generated tokens."""
-    chain = Chain(case.processors).bind(CallContext(vocab_size=case.model.vocab_size, eos_token_ids=case.eos))
     raw = full_logits(case.model.module, prompt + tokens)[len(prompt) - 1 :]
-    states, found = chain.init(prompt), []
-    for count in range(len(tokens) + 1):
-        history = History.of([prompt], [tokens[:count]])
-        processed, outputs = chain.apply(raw[count : count + 1], history, [states])
-        found.append(processed[0])
-        if count < len(tokens):
-            states = chain.advance(states, tokens[count], outputs[0])
+    walk = _Walk(case, prompt)
+    found = [walk.scores(raw[0])]
+    for token, logits in zip(tokens, raw[1:], strict=True):
+        walk.go(token)
+        found.append(walk.scores(logits))
     return found
 
 
 def greedy_tokens(case: Case, prompt: list[int]) -> list[int]:
     """The most probable token each time, the lowest id of equals, until EOS or the case's length."""
-    tokens: list[int] = []
-    while len(tokens) < case.max_new_tokens and (not tokens or tokens[-1] not in case.eos):
-        tokens.append(int(scores(case, prompt, tokens)[-1].argmax()))
-    return tokens
+    walk = _Walk(case, prompt)
+    while len(walk.tokens) < case.max_new_tokens and (not walk.tokens or walk.tokens[-1] not in case.eos):
+        raw = full_logits(case.model.module, prompt + walk.tokens)[-1]
+        walk.go(int(walk.scores(raw).argmax()))
+    return walk.tokens
+
+
+class _Walk:
+    """The chain of a case along one row: asked for its scores, then told the next token, in turn."""
+
+    def __init__(self, case: Case, prompt: list[int]) -> None:
+        context = CallContext(vocab_size=case.model.vocab_size, eos_token_ids=case.eos)
+        self._chain = Chain(case.processors).bind(context)
+        self._prompt = prompt
+        self._states = self._chain.init(prompt)
+        self._memories: Sequence[Memory] = ()
+        self.tokens: list[int] = []
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """The processed logits [V]."""
+        history = History.of([self._prompt], [self.tokens])
+        processed, (self._memories,) = self._chain.apply(logits[None], history, [self._states])
+        return processed[0]
+
+    def go(self, token: int) -> None:
+        """Go on by the token."""
+        self._states = self._chain.advance(self._states, token, self._memories)
+        self.tokens.append(token)
 
 
 def sequence_law(case: Case, prompt: list[int]) -> dict[tuple[int, ...], float]:

@@ -13,7 +13,7 @@ from decodekit.testing.strategy_traces import counted_forwards
 __all__ = ["CHECKS"]
 
 
-@check("S16")
+@check("S16", share=0.6)
 def streaming(subject: StrategySubject, draw: Draw) -> None:
     """Streamed tokens and texts add up to the result, and each row ends once."""
     case = draw(subject.cases())
@@ -75,7 +75,7 @@ class _Listener:
         self.ends += 1
 
 
-@check("S38")
+@check("S38", share=0.5)
 def observers(subject: StrategySubject, draw: Draw) -> None:
     """A streamer, scores, logits and log-probabilities change no token, and the streamer gets them all."""
     case = draw(subject.cases())

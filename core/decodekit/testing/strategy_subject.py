@@ -7,13 +7,14 @@ from typing import Any
 import attrs
 from hypothesis import strategies as st
 
-from decodekit.strategy import Strategy
+from decodekit.params import params_of
+from decodekit.strategy import Strategy, StrategyLaws
 from decodekit.testing import generators
 from decodekit.testing.strategy_case import Case
 from decodekit.testing.strategy_models import KINDS, KitModel, random_model
 from decodekit.testing.strategy_toys import random_chain
 
-__all__ = ["StrategySubject", "without_draws"]
+__all__ = ["StrategySubject", "with_parameters", "without_draws"]
 
 
 @attrs.frozen
@@ -42,10 +43,14 @@ class StrategySubject:
         """Whether it draws tokens, with whatever parameters."""
         return self.fixed.samples if self.fixed is not None else self.cls.SAMPLES
 
+    @property
+    def laws(self) -> StrategyLaws:
+        """What it promises: the instance, or the class."""
+        return self.fixed.laws if self.fixed is not None else self.cls.LAWS
+
     def declares(self, law: str) -> bool:
         """Whether its LAWS hold this promise."""
-        laws = self.fixed.laws if self.fixed is not None else self.cls.LAWS
-        return bool(getattr(laws, law))
+        return bool(getattr(self.laws, law))
 
     def strategies(self) -> st.SearchStrategy[Strategy]:
         """Instances with parameters from the examples or the declared ranges."""
@@ -76,6 +81,14 @@ class StrategySubject:
 def without_draws(subject: StrategySubject) -> str | None:
     """Why a check of draws does not apply to a strategy that makes none."""
     return None if subject.samples else "it does not sample (SAMPLES)"
+
+
+def with_parameters(strategy: Strategy, **values: Any) -> Strategy:
+    """A new instance with other values of these parameters."""
+    cls = type(strategy)
+    kept = {name: getattr(strategy, name) for name in params_of(cls)}
+    made: Strategy = cls(**{**kept, **values})
+    return made
 
 
 @attrs.frozen

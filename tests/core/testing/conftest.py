@@ -18,10 +18,11 @@ def plant():
     def method(body):
         return lambda self, batch: body(batch)
 
-    def plant(step, *, draws=True, needs=(), **others):
+    def plant(step, *, draws=True, needs=(), ahead=0, **others):
         methods = {name: method(body) for name, body in {"step": step, **others}.items()}
         laws = LOSSLESS if draws else DETERMINISTIC
         fields = {"NAME": "planted", "LAWS": laws, "NEEDS": frozenset(needs), "SAMPLES": draws}
+        fields["lookahead"] = property(lambda self: ahead)
         return attrs.frozen(type("Planted", (Strategy,), {**fields, **methods}))
 
     return plant
@@ -44,16 +45,19 @@ def speculate(plant):
             row.accepted += agreed
         batch.commit(blocks, p)
 
-    return plant(step, needs=(Capability.ROLLBACK, Capability.POSITIONS))
+    return plant(step, needs=(Capability.ROLLBACK, Capability.POSITIONS), ahead=3)
 
 
 @pytest.fixture(scope="session")
 def verdict():
-    """``verdict(title, cls)`` is what one check finds, or None; the random state stays as it was."""
+    """``verdict(title, cls)`` is what one check finds, or None; the random state stays as it was.
 
-    def verdict(title, cls):
+    What is wrong gets more inputs than it mostly needs, as these are others whenever a module changes.
+    """
+
+    def verdict(title, cls, examples=200):
         check = next(item for item in STRATEGY_CHECKS if f"{item.id} {item.title}" == title)
         with torch.random.fork_rng():
-            return check.counter_example(StrategySubject(cls), 40, shrink=False)
+            return check.counter_example(StrategySubject(cls), examples, shrink=False)
 
     return verdict

@@ -6,11 +6,13 @@ import attrs
 import pytest
 import torch
 from decodekit import Laws, ParameterError, Processor, UnknownNameError
-from decodekit.testing import ConformanceError, Outcome, check_plugin, parametrize, plugins_of
+from decodekit.testing import ConformanceError, Outcome, check_plugin, order_witness, parametrize, plugins_of
 from decodekit.testing.advice import ADVICE
 from decodekit.testing.check import listening
 from decodekit.testing.conformance import all_checks
+from decodekit.testing.elsewhere import ELSEWHERE
 from decodekit.testing.processor_checks import PROCESSOR_CHECKS
+from decodekit.testing.strategy_toys import Heat, Top
 
 SOURCE = '''
 import attrs
@@ -29,6 +31,17 @@ class SoftCap(dk.Processor):
     def __call__(self, logits, history):
         return self.cap * torch.tanh(logits / self.cap)
 '''
+
+
+@attrs.frozen
+class Quarter(Processor):
+    """Keep what has at least a quarter of the probability of the largest."""
+
+    NAME = "quarter"
+
+    def __call__(self, logits, history):
+        p = logits.softmax(-1)
+        return logits.masked_fill(p < p.amax(-1, keepdim=True) / 4, -torch.inf)
 
 
 @attrs.frozen
@@ -100,6 +113,19 @@ def test_every_check_says_why_it_matters_and_what_to_do():
     keys = [item.key for checks in all_checks().values() for item in checks]
     assert sorted(keys) == sorted(ADVICE)
     assert all(advice.why.endswith(".") and advice.remedy.endswith(".") for advice in ADVICE.values())
+
+
+def test_every_number_of_the_list_is_there_or_has_its_reason():
+    wanted = {f"{letter}{n}" for letter, most in (("P", 32), ("S", 38), ("Q", 9)) for n in range(1, most + 1)}
+    found = {item.id for checks in all_checks().values() for item in checks}
+    assert wanted - found == set(ELSEWHERE)
+
+
+def test_the_order_of_two_processors_has_a_witness_or_none():
+    assert order_witness(Heat(0.7), Top(2), profile="fast") is None
+    found = order_witness(Heat, Quarter, profile="default")
+    assert found.startswith("broken: the order of processor kit_heat and processor quarter makes no")
+    assert "before Quarter() it gives" in found
 
 
 def test_what_is_no_plugin_is_refused():

@@ -1,5 +1,6 @@
 """Every check of the kit is shown a processor that is wrong in just the way it looks for."""
 
+import itertools
 import math
 from typing import Any
 
@@ -12,12 +13,12 @@ from decodekit.testing import ConformanceError, Outcome, check_processor, proces
 INF = float("inf")
 
 
-def planted(title, body, *, laws=None, oracle=None, **parameters):
+def planted(title, body, *, laws=None, oracle=None, accepts=None, **parameters):
     """A processor class around ``body(self, logits, history)``, and the check that must refuse it."""
     fields = {"NAME": "planted", "LAWS": laws or Laws(), "__call__": body, **parameters}
     hints = {name: int if name == "k" else float for name in parameters}
     cls = attrs.frozen(slots=False)(type("Planted", (Processor,), {**fields, "__annotations__": hints}))
-    return pytest.param(cls, title, oracle, id=title)
+    return pytest.param(cls, title, {"oracle": oracle, "accepts": accepts}, id=title)
 
 
 def in_place(self, logits, history):
@@ -147,6 +148,36 @@ def top_k_oracle(row, k):
 
 
 SEEN: list[Any] = []
+
+
+def one_token_more(self, logits, history):
+    """The nucleus, and the next token as well: an upper set that grows with p and keeps the argmax."""
+    ordered, index = logits.sort(descending=True, stable=True)
+    before = ordered.softmax(-1).cumsum(-1) - 2 * ordered.softmax(-1)
+    return logits.masked_fill((before >= self.p).scatter(-1, index, before >= self.p), -INF)
+
+
+def one_token_less(self, logits, history):
+    """The nucleus as the sum runs up to p, and not over it."""
+    ordered, index = logits.sort(descending=True, stable=True)
+    cut = ordered.softmax(-1).cumsum(-1) > self.p
+    cut[:, 0] = False
+    return logits.masked_fill(cut.scatter(-1, index, cut), -INF)
+
+
+def never_two_in_a_row(self, logits, history):
+    return logits.masked_fill(torch.arange(logits.shape[-1]) == history.tokens[:, -1:], -INF)
+
+
+def no_twins(prompt, tokens):
+    """A row may begin with the prompt's last token; not so in `never_two_in_a_row`."""
+    return all(one != other for one, other in itertools.pairwise(tokens[:-1]))
+
+
+def no_twins_at_all(prompt, tokens):
+    return len({*tokens}) == len(tokens)
+
+
 K = {"k": param(2, range="[1, inf)", help="")}
 MIN_P = {"min_p": param(0.1, range="[0, 1]", help="")}
 P = {"p": param(0.5, range="[0, 1]", help="")}
@@ -179,6 +210,8 @@ PLANTED = [
     planted("P17 neutral parameter", half_the_temperature, k=param(1, range="[0, inf)", neutral=0, help="")),
     planted("P18 extreme parameters", less_than_p, **P),
     planted("P19 temperature law", min_p, laws=Laws(commutes_with_temperature=True), **MIN_P),
+    planted("P20 minimality", one_token_more, laws=Laws(smallest="p"), **P),
+    planted("P20 minimality", one_token_less, laws=Laws(smallest="p"), **P),
     planted("P21 oracle equality", exactly_k, oracle=top_k_oracle, **K),
     planted("P22 no memory", remembers_the_last),
     planted("P24 fresh start", remembers_its_first),
@@ -191,6 +224,10 @@ PLANTED = [
     planted("P30 parameter validation", min_p, min_p=0.1),
     planted("P30 parameter validation", lambda self, x, history: x / self.t, t=param(1.0, help="")),
     planted("P31 half precision", less_than_p, **P),
+    planted("P32 chain algebra", top_k, laws=Laws(commutes_with=("top_p", "no_such")), **K),
+    planted("P32 chain algebra", min_p, laws=Laws(commutes_with=("temperature",)), **MIN_P),
+    planted("S27 constraint completeness", never_two_in_a_row, accepts=no_twins),
+    planted("S27 constraint soundness", never_two_in_a_row, accepts=no_twins_at_all),
     # Mistakes of samplers in use: reductions over the batch, the nucleus of the least probable, and so on.
     planted("P4 row independence", tempered_by_the_batch),
     planted("P4 row independence", quadratic_of_the_batch),
@@ -201,11 +238,11 @@ PLANTED = [
 ]
 
 
-@pytest.mark.parametrize(("cls", "title", "oracle"), PLANTED)
-def test_a_wrong_processor_is_caught(cls, title, oracle):
+@pytest.mark.parametrize(("cls", "title", "options"), PLANTED)
+def test_a_wrong_processor_is_caught(cls, title, options):
     SEEN.clear()
     with pytest.raises(ConformanceError, match=f"processor planted does not conform.\n{title}: broken: "):
-        dict(processor_checks(cls, oracle=oracle, profile="default"))[title]()
+        dict(processor_checks(cls, profile="thorough", **options))[title]()
 
 
 def right(self, logits, history):
@@ -222,7 +259,8 @@ def right_class(laws):
 
 
 def test_a_right_processor_passes_all():
-    report = check_processor(right_class(Laws(shift_invariant=True, nested="k")), oracle=right_oracle)
+    cls = right_class(Laws(shift_invariant=True, nested="k"))
+    report = check_processor(cls, oracle=right_oracle, profile="fast")
     assert not report.of(Outcome.FAILED)
     assert {item.id for item in report.of(Outcome.PASSED)} >= {"P1", "P9", "P16", "P18", "P21", "P26", "P31"}
     skipped = {item.id: item.detail for item in report.of(Outcome.SKIPPED)}
@@ -232,7 +270,7 @@ def test_a_right_processor_passes_all():
 
 
 def test_an_undeclared_law_that_seems_to_hold_is_a_hint():
-    report = check_processor(right_class(Laws()), profile="default")
+    report = check_processor(right_class(Laws()), profile="fast")
     hints = {item.id: item.detail for item in report.of(Outcome.HINT)}
     assert set(hints) == {"P9", "P12"}
     assert "declare shift_invariant in LAWS" in hints["P9"]
@@ -242,7 +280,7 @@ def test_an_undeclared_law_that_seems_to_hold_is_a_hint():
 def test_the_error_names_each_broken_property_with_its_counter_example():
     cls = planted("", swapped, laws=Laws(keeps_order=True, keeps_argmax=True)).values[0]
     with pytest.raises(ConformanceError) as caught:
-        check_processor(cls)
+        check_processor(cls, profile="fast")
     failed = caught.value.report.of(Outcome.FAILED)
     assert [item.id for item in failed] == ["P13", "P14"]
     for line in ("P13 order preservation: broken: No two survivors swap.", "logits         [0.0, 1.0]"):

@@ -2,11 +2,24 @@
 
 import sys
 import types
+from typing import Any
 
 import attrs
 import pytest
-from decodekit import Laws, ParameterError, Processor, Strategy, StrategyLaws, UnknownNameError, param
+from decodekit import (
+    Draft,
+    Drafter,
+    Laws,
+    ParameterError,
+    Processor,
+    Strategy,
+    StrategyLaws,
+    UnknownNameError,
+    param,
+)
 from decodekit.testing import ConformanceError, plugin_checks, replay, strategy_case_of
+from decodekit.testing.models import MarkovModel
+from decodekit.testing.strategy_toys import Bytes
 from decodekit.testing.violation import BrokenPromiseError
 
 
@@ -37,6 +50,43 @@ class Last(Strategy):
         batch.commit(p.argmax() * 0 + p.scores.shape[-1] - self.place, p)
 
 
+@attrs.frozen
+class Backwards(Strategy):
+    """Commit the least probable token, with something that can't be written down."""
+
+    NAME = "backwards"
+    LAWS = StrategyLaws(greedy_limit=True)
+    helper: Any = param(None, help="")
+    rank: int = param(0, range="[0, 1]", help="")
+
+    def step(self, batch):
+        p = batch.dist(batch.logits())
+        batch.commit(p.scores.sort().indices[:, self.rank], p)
+
+
+@attrs.frozen
+class TooLong(Drafter):
+    """Draft one token more than was asked for."""
+
+    NAME = "too_long"
+    token: int = param(0, range="[0, 1]", help="")
+    helper: Any = param(None, help="")
+
+    def draft(self, batch, lengths, pick):
+        return Draft([[self.token] * (most + 1) for most in lengths])
+
+
+class Thing:
+    """No value, and no literal."""
+
+
+HELPER, TARGET, TOKENIZER = Thing(), MarkovModel.random(5, seed=1), Bytes()
+
+
+def two_more(row, **parameters):
+    return [x + 2 for x in row.logits]
+
+
 def failure(plugin, key, **options):
     with pytest.raises(ConformanceError) as caught:
         dict(plugin_checks(plugin, profile="fast", **options))[key]()
@@ -46,9 +96,7 @@ def failure(plugin, key, **options):
 
 def run_pasted(source, monkeypatch):
     """Run what was printed, with the classes of this file where it imports them."""
-    me = types.ModuleType(__name__)
-    me.Negate, me.Last = Negate, Last
-    monkeypatch.setitem(sys.modules, __name__, me)
+    monkeypatch.setitem(sys.modules, __name__, types.SimpleNamespace(**globals()))
     scope = {}
     exec(source, scope)
     (test,) = (value for name, value in scope.items() if name.startswith("test_"))
@@ -73,6 +121,36 @@ def test_the_printed_test_of_a_strategy_fails_as_the_check_did(key, monkeypatch)
     with pytest.raises(BrokenPromiseError) as again:
         run_pasted(result.test, monkeypatch)
     assert str(again.value) in result.detail
+
+
+WRAPPED = {
+    "a strategy": (Backwards(rank=1), "S1 greedy limit", {}),
+    "a strategy that holds an object": (Backwards(HELPER), "S1 greedy limit", {}),
+    "a class of drafters": (TooLong, "D1 contract", {}),
+    "a drafter": (TooLong(1), "D1 contract", {}),
+    "a drafter that holds an object, for a target": (
+        TooLong(1, HELPER),
+        "D1 contract",
+        {"target": TARGET, "tokenizer": TOKENIZER},
+    ),
+    "a processor": (Negate(3), "P8 no resurrection", {}),
+    "a processor with an oracle": (Negate(3), "P21 oracle equality", {"oracle": two_more}),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_the_printed_test_of_an_instance_fails_as_the_check_did(name, monkeypatch):
+    plugin, key, options = WRAPPED[name]
+    result = failure(plugin, key, **options)
+    with pytest.raises(BrokenPromiseError) as again:
+        run_pasted(result.test, monkeypatch)
+    assert str(again.value).partition("\n")[0] in result.detail
+
+
+def test_what_nobody_can_name_is_left_to_fill_in():
+    test = failure(Backwards(Thing()), "S1 greedy limit").test
+    assert "\n\ngiven_1 = ...  # put here the Thing that was given\n" in test
+    assert "    plugin = Backwards(helper=given_1)\n" in test
 
 
 def test_a_mended_plugin_passes_the_printed_test(monkeypatch):

@@ -122,7 +122,7 @@ BROKEN_CORE = [
 
 @pytest.mark.parametrize(("title", "owner", "name", "wrong"), BROKEN_CORE)
 def test_a_wrong_core_is_caught(title, owner, name, wrong, speculate, verdict, monkeypatch):
-    assert verdict(title, speculate) is None
+    assert verdict(title, speculate, 40) is None
     monkeypatch.setattr(owner, name, wrong)
     assert "\nstrategy        Planted()\n" in verdict(title, speculate)
 

@@ -23,10 +23,11 @@ class Rank(Strategy):
 
 
 def test_a_right_strategy_that_speculates_passes_all(speculate):
-    report = check_strategy(speculate)
+    report = check_strategy(speculate, profile="fast")
     assert report.name == "strategy planted"
-    assert [item.id for item in report.of(Outcome.SKIPPED)] == ["S34"]
-    assert len(report.of(Outcome.PASSED)) == len(STRATEGY_CHECKS) - 1
+    skipped = report.of(Outcome.SKIPPED)
+    assert {item.id for item in skipped} == {"S23", "S24", "S25", "S28", "S30", "S31", "S34"}
+    assert len(report.of(Outcome.PASSED)) == len(STRATEGY_CHECKS) - len(skipped)
 
 
 def test_what_does_not_apply_is_skipped_with_its_reason():

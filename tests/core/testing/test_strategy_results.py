@@ -60,6 +60,13 @@ def adds_one_more(batch):
             row.logprobs.append(row.logprobs[-1])
 
 
+def computes_in_the_models_dtype(batch):
+    """Noise in the model's dtype: in bfloat16 it is 0 now and then, and 0 / 0 is the largest of all."""
+    p = batch.dist(batch.logits())
+    u = batch.exponential(p.scores.shape[-1]).neg().exp().to(batch.target.model.dtype)
+    batch.commit((p.probs.to(u) / -u.log()).argmax(-1), p)
+
+
 PLANTED = [
     ("S1 greedy limit", ignores_the_chain, False),
     ("S1 greedy limit", last_of_equals, False),
@@ -74,6 +81,7 @@ PLANTED = [
     ("S12 end of sequence", goes_on_after_eos, False),
     ("S13 length", stops_early, False),
     ("S13 length", adds_one_more, False),
+    ("S36 half precision model", computes_in_the_models_dtype, True),
 ]
 
 
@@ -115,7 +123,7 @@ BROKEN_CORE = [
 
 @pytest.mark.parametrize(("title", "owner", "name", "wrong"), BROKEN_CORE)
 def test_a_wrong_core_is_caught(title, owner, name, wrong, speculate, verdict, monkeypatch):
-    assert verdict(title, speculate) is None
+    assert verdict(title, speculate, 40) is None
     monkeypatch.setattr(owner, name, wrong)
     assert "\nstrategy        Planted()\n" in verdict(title, speculate)
 

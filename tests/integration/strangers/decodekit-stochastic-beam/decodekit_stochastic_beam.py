@@ -20,6 +20,7 @@ class StochasticBeam(dk.Strategy):
 
     NAME = "stochastic_beam"
     NEEDS = frozenset({dk.Capability.SELECT})
+    LAWS = dk.StrategyLaws(without_replacement=True)
     SAMPLES = True
     SEARCHES = True
 

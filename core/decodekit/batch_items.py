@@ -1,0 +1,122 @@
+"""Reading the prompts of a list: texts, chats, token ids, and objects that have values of their own."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from decodekit.errors import ParameterError, nearest
+
+__all__ = ["Item", "read_item"]
+
+_CHAT = '[{"role": "user", "content": "..."}]'
+_FORMS = f'a text, a chat ({_CHAT}), token ids, or an object with "prompt" or "messages"'
+_OWN = ("prompt", "messages", "id", "seed")
+
+
+@attrs.frozen(eq=False)
+class Item:
+    """One prompt of a list.
+
+    Attributes:
+        ids: its token ids; at least one.
+        id: what its object calls it.
+        seed: its own seed.
+        settings: its own values of fields of the generation configuration, or of the strategy.
+    """
+
+    ids: list[int]
+    id: Any = None
+    seed: int | None = None
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+def read_item(value: Any, tokenizer: Any, known: Collection[str]) -> Item:
+    """Read one prompt.
+
+    Args:
+        value: a text, a chat, token ids int64 [T] or a list of them, or a mapping with ``prompt`` or
+            ``messages`` and, if it likes, ``id``, ``seed`` and values by the names in ``known``.
+        tokenizer: the model's.
+        known: the names of values that a prompt may have of its own.
+
+    Raises:
+        ParameterError: it is something else, is empty, or has a name that nobody knows.
+    """
+    if not isinstance(value, Mapping):
+        return Item(_ids(value, tokenizer))
+    given = [name for name in ("prompt", "messages") if name in value]
+    if len(given) != 1:
+        found = "both" if given else f"only {', '.join(map(repr, value)) or '{}'}"
+        message = f'a prompt that is an object has "prompt" or "messages", and this one has {found}.'
+        raise ParameterError(message + nearest(str(next(iter(value), "")), () if given else _OWN[:2]))
+    settings = {name: own for name, own in value.items() if name not in _OWN}
+    for name in settings:
+        if name not in known:
+            message = f"{name!r} is no value that a prompt may have."
+            raise ParameterError(message + nearest(str(name), sorted({*known, *_OWN})))
+    if value.get("seed") is not None and type(value["seed"]) is not int:
+        message = f"seed={value['seed']!r} is not allowed: seed must be an int"
+        raise ParameterError(message)
+    if given == ["messages"] and not _is_chat(value["messages"]):
+        message = (
+            f"messages={_shown(value['messages'])} is not allowed: it must be a list of objects with role "
+            f"and content, {_CHAT}"
+        )
+        raise ParameterError(message)
+    return Item(_ids(value[given[0]], tokenizer), value.get("id"), value.get("seed"), settings)
+
+
+def _ids(prompt: Any, tokenizer: Any) -> list[int]:
+    if isinstance(prompt, str):
+        ids = _encoded(prompt, tokenizer)
+    elif _is_chat(prompt):
+        ids = _through_template(prompt, tokenizer)
+    elif isinstance(prompt, Tensor) and prompt.dim() == 1 and not prompt.is_floating_point():
+        ids = prompt.tolist()
+    elif isinstance(prompt, Sequence) and all(type(token) is int for token in prompt):
+        ids = list(prompt)
+    else:
+        message = f"{_shown(prompt)} is no prompt: it must be {_FORMS}"
+        raise ParameterError(message)
+    if not ids:
+        message = "the prompt is empty: give it at least one token"
+        raise ParameterError(message)
+    return list(ids)
+
+
+def _encoded(text: str, tokenizer: Any) -> list[int]:
+    try:
+        ids: list[int] = tokenizer(text)["input_ids"]
+    except (TypeError, UnicodeError) as error:  # half of a surrogate pair, which JSON can spell
+        message = f"the tokenizer can't read the prompt {_shown(text)}: {error}"
+        raise ParameterError(message) from error
+    return ids
+
+
+def _is_chat(value: Any) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and len(value) > 0
+        and all(isinstance(item, Mapping) and {"role", "content"} <= item.keys() for item in value)
+    )
+
+
+def _through_template(chat: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[int]:
+    if not getattr(tokenizer, "chat_template", None):
+        message = "the prompt is a chat, and this tokenizer has no chat template: give it as one text"
+        raise ParameterError(message)
+    try:
+        encoded = tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, return_dict=True)
+    except Exception as error:  # a template raises whatever its author thought of
+        message = f"the chat template of the tokenizer refuses these messages: {error}"
+        raise ParameterError(message) from error
+    ids: list[int] = encoded["input_ids"]
+    return ids
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,63 @@
+"""What the backends share that replace linear layers themselves."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from decodekit import CapabilityError
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["check_groups", "replace_linears"]
+
+
+def replace_linears(
+    model: "PreTrainedModel",
+    make: Callable[[nn.Linear], nn.Module],
+    skip_modules: tuple[str, ...],
+    output_layer: bool,
+) -> "PreTrainedModel":
+    """Put ``make(layer)`` in the place of the linear layers, one by one.
+
+    Raises:
+        CapabilityError: there are none.
+    """
+    found = list(_linears(model, skip_modules, output_layer))
+    if not found:
+        message = f"{type(model).__name__} has no linear layers to quantize: take quant='none'"
+        raise CapabilityError(message)
+    for name, layer in found:
+        if layer is model.get_output_embeddings():
+            model.set_output_embeddings(make(layer))
+            continue
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, make(layer))
+    return model
+
+
+def check_groups(
+    model: "PreTrainedModel", skip_modules: tuple[str, ...], output_layer: bool, size: int
+) -> None:
+    """Refuse a layer whose inputs ``size`` does not divide.
+
+    Raises:
+        CapabilityError: names the layer.
+    """
+    for name, layer in _linears(model, skip_modules, output_layer):
+        if layer.in_features % size:
+            message = (
+                f"two groups of group_size={size // 2} do not divide the {layer.in_features} inputs of "
+                f"{name}: take a smaller group_size, or name the module in skip_modules"
+            )
+            raise CapabilityError(message)
+
+
+def _linears(
+    model: "PreTrainedModel", skip_modules: tuple[str, ...], output_layer: bool
+) -> Iterator[tuple[str, nn.Linear]]:
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        skipped = any(f".{part}." in f".{name}." for part in skip_modules)
+        if type(module) is nn.Linear and not skipped and (output_layer or module is not head):
+            yield name, module
