@@ -59,7 +59,7 @@ class OwnStops(StopRules):
 
     def cuts(
         self, rows: Sequence[Row], blocks: Sequence[Sequence[int]], ended: Sequence[Row] = ()
-    ) -> list[tuple[list[int], str | None]]:
+    ) -> tuple[list[list[int]], list[str | None]]:
         """`cut` for every row, and its prompt's criteria, which see no other rows."""
         cuts = [self.cut(row, block) for row, block in zip(rows, blocks, strict=True)]
         for prompt in {row.prompt for row in rows if self.rules[row.prompt].criteria}:
@@ -67,9 +67,13 @@ class OwnStops(StopRules):
             alone = [_alone(rows[place]) for place in places]
             left = [_alone(row) for row in ended if row.prompt == prompt]
             found = self.rules[prompt].cuts(alone, [blocks[place] for place in places], left)
-            for place, cut in zip(places, found, strict=True):
-                cuts[place] = cut
-        return cuts
+            for place, block, reason in zip(places, *found, strict=True):
+                cuts[place] = block, reason
+        return [block for block, _ in cuts], [reason for _, reason in cuts]
+
+    def ends(self, rows: Sequence[Row], tokens: Sequence[int], ended: Sequence[Row] = ()) -> list[str | None]:
+        """Why each row ends with one more token; None where it does not."""
+        return self.cuts(rows, [[token] for token in tokens], ended)[1]
 
 
 def _alone(row: Row) -> Row:
@@ -117,6 +121,8 @@ class OpenBatch(Batch):
         kept = list({id(chain): chain for chain in chains}.values())
         numbers = {id(chain): number for number, chain in enumerate(kept)}
         self._chains = kept
+        self._unprocessed = all(chain.is_empty for chain in kept)
+        self._stateful = any(chain.stateful for chain in kept)
         for slot, (row, chain) in enumerate(zip(self.rows, chains, strict=True)):
             row.slot, row.chain = slot, numbers[id(chain)]
 
