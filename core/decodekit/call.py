@@ -24,7 +24,7 @@ from decodekit.choice import (
 )
 from decodekit.drop_in import bypassed
 from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError
-from decodekit.inference import may_infer
+from decodekit.inference import inferring
 from decodekit.keep import Keep
 from decodekit.loop import decode
 from decodekit.outputs import AnyOutput, RowStats, Stats, assemble
@@ -201,12 +201,9 @@ def prepare(
         return prepare(model, None, generation_config, _healed(model, request, kwargs, options), options)
     synced = _synced(model, request, strategy, options)
     call = Call(request=request, strategy=strategy, chains=chains, batch=batch, keep=keep, synced=synced)
-    models = [model, *strategy.models.values(), *strategy.foreign_models.values()]
-    shown = (options.stopping_criteria, options.logits_processor, options.prefix_allowed_tokens_fn)
-    kept = (request.cache, batch.target.compiled)
-    unseen = not any(shown) and kept == (None, None) and not synced
-    if unseen and may_infer(models, strategy, keep):
-        call.inferring = models
+    functions = [*options.stopping_criteria, *options.logits_processor, options.prefix_allowed_tokens_fn]
+    shown = [item for item in (*functions, request.cache, batch.target.compiled) if item is not None]
+    call.inferring = inferring(model, strategy, keep) if not (shown or synced) else ()
     return call
 
 

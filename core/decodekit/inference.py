@@ -16,22 +16,18 @@ from decodekit.strategy import Strategy
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["may_infer", "wash"]
+__all__ = ["inferring", "wash"]
 
 
-def may_infer(models: "Iterable[PreTrainedModel]", strategy: Strategy, keep: Keep) -> bool:
-    """Whether nobody could tell that the steps of a call ran in inference mode, but by the time they take.
+def inferring(model: "PreTrainedModel", strategy: Strategy, keep: Keep) -> "list[PreTrainedModel]":
+    """The models of a call, if its steps may run in inference mode and nobody could tell; or none.
 
-    That is for calls that show no tensors to functions of the caller's, and return no cache.
-
-    Args:
-        models: all that the call runs.
-        strategy: the call's.
-        keep: what is kept of every token.
+    It is asked for calls that show no tensors to functions of the caller's, and return no cache.
     """
     if strategy.GRADIENTS or keep.scores or keep.logits or keep.traces or keep.cache:
-        return False
-    return all(_is_plain(model) for model in models)
+        return []
+    models = [model, *strategy.models.values(), *strategy.foreign_models.values()]
+    return models if all(_is_plain(each) for each in models) else []
 
 
 def _is_plain(model: "PreTrainedModel") -> bool:
