@@ -22,8 +22,8 @@ from decodekit.choice import (
     refuse_unsampled,
     refuse_unused,
 )
-from decodekit.drop_in import bypassed
-from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError
+from decodekit.errors import CapabilityError, ParameterError
+from decodekit.healing import healed
 from decodekit.inference import inferring
 from decodekit.keep import Keep
 from decodekit.loop import decode
@@ -36,7 +36,7 @@ from decodekit.session import Session
 from decodekit.sessions import draft_inputs, negative_prompts, open_guidance, open_target
 from decodekit.stopping import StopRules
 from decodekit.strategy import Capability, Strategy
-from decodekit.transformers_hooks import check_model, heal_tokens, set_fields, synced_ranks
+from decodekit.transformers_hooks import check_model, set_fields, synced_ranks
 from decodekit.wrapped import PrefixConstraint
 
 if TYPE_CHECKING:
@@ -198,7 +198,8 @@ def prepare(
     keep = _keep(request.config, options, strategy, given=request.cache is not None)
     batch = open_batch(Batch, model, request, strategy, options, chains, rows, keep)
     if request.config.token_healing:
-        return prepare(model, None, generation_config, _healed(model, request, kwargs, options), options)
+        kwargs = healed(model, request, kwargs, options.tokenizer)
+        return prepare(model, None, generation_config, kwargs, options)
     synced = _synced(model, request, strategy, options)
     call = Call(request=request, strategy=strategy, chains=chains, batch=batch, keep=keep, synced=synced)
     functions = [*options.stopping_criteria, *options.logits_processor, options.prefix_allowed_tokens_fn]
@@ -213,33 +214,6 @@ def _with_callers_length(request: Request, options: Options) -> Request:
     if not lengths or request.max_new_tokens == 0:
         return request
     return attrs.evolve(request, max_new_tokens=max(min(lengths) - request.input_ids.shape[1], 1))
-
-
-def _healed(
-    model: "PreTrainedModel", request: Request, kwargs: Mapping[str, Any], options: Options
-) -> dict[str, Any]:
-    """The keywords with prompts whose last token the model has chosen anew (all else was checked before)."""
-    if options.tokenizer is None:
-        message = "token_healing=True needs tokenizer=...: pass the model's tokenizer"
-        raise ParameterError(message)
-    if request.source_ids is not None or request.contexts is not request.prompts:
-        message = "token_healing=True heals prompts of token ids for decoder-only models: leave it out"
-        raise UnsupportedArgumentError(message)
-    pad = options.tokenizer.pad_token_id
-    healed = []
-    with bypassed():
-        for prompt in request.prompts:
-            (row,) = heal_tokens(
-                model, torch.tensor([prompt], device=model.device), options.tokenizer
-            ).tolist()
-            # transformers puts the pad id in the place of the BOS token, which is not to be healed
-            healed.append(list(itertools.dropwhile(lambda token: token == pad, row)))
-    width = max(map(len, healed))
-    own = {"input_ids", "attention_mask", "token_healing"}
-    rest = {name: value for name, value in kwargs.items() if name not in own}
-    ids = torch.tensor([[pad] * (width - len(row)) + row for row in healed], device=model.device)
-    shown = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in healed], device=model.device)
-    return {**rest, "input_ids": ids, "attention_mask": shown, "token_healing": False}
 
 
 def _synced(model: "PreTrainedModel", request: Request, strategy: Strategy, options: Options) -> bool:
