@@ -111,7 +111,12 @@ def test_a_command_runs(words, monkeypatch):
 
 def test_files_that_commands_name_are_saved_before(tmp_path):
     save_files(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"my_rank.py", "person.json", "prompt.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "my_rank.py",
+        "person.json",
+        "prompt.txt",
+        "prompts.jsonl",
+    }
 
 
 @pytest.mark.parametrize(

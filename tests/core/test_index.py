@@ -69,6 +69,7 @@ def test_an_old_history_still_tells_the_truth():
     old = ledger.history
     before = facts(old)
     ledger.append([[2, 1]])
+    assert ledger.history.tokens.tolist() == [[1, 2, 1, 2, 1]]
     assert not old.indexed
     assert facts(old) == before
 

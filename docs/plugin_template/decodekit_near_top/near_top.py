@@ -33,6 +33,7 @@ class NearTop(Processor):
         nested="width",
     )
     PLACE: ClassVar[Place] = Place(phase=Phase.TRUNCATION, scope=Scope.SUPPORT)
+    BY_ROW: ClassVar[frozenset[str]] = frozenset({"width"})  # the formula holds for a tensor [B, 1] too
 
     width: float = param(
         5.0, range="[0, inf]", neutral=float("inf"), help="How far below the largest logit a token may be."

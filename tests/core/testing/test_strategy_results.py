@@ -99,7 +99,7 @@ def whole_blocks(self, row, block, original=StopRules.cut):
 
 
 def one_history(history, drafts):
-    yield from [history] * (1 + max(map(len, drafts)))
+    return history
 
 
 def one_state(chains, rows, states, *_):
@@ -111,10 +111,10 @@ def one_noise(noise, rows, scores, offset, purpose, original=batch.draw):
 
 
 BROKEN_CORE = [
-    ("S3 reported log probabilities", distribution, "_hypotheses", one_history),
+    ("S3 reported log probabilities", distribution, "_after", one_history),
     ("S4 sequence law of the model", batch, "draw", one_noise),
     ("S3 reported log probabilities", distribution, "_advance", one_state),
-    ("S5 sequence law with processors", distribution, "_hypotheses", one_history),
+    ("S5 sequence law with processors", distribution, "_after", one_history),
     ("S12 end of sequence", StopRules, "cut", whole_blocks),
     ("S13 length", StopRules, "cut", whole_blocks),
     ("S14 stop strings", StopRules, "_completes_stop_string", only_in_the_new_block),
