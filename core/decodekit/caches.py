@@ -66,7 +66,7 @@ def new_cache(model: "PreTrainedModel", kind: str, capacity: int | None) -> Cach
 
     Args:
         model: of transformers.
-        kind: one of `KINDS`, "none", or "growing": with room behind the tokens, and no windows.
+        kind: one of `KINDS`, "none", or "growing": a dynamic one whose windows keep everything.
         capacity: the most slots of a static one.
 
     Raises:
@@ -77,6 +77,8 @@ def new_cache(model: "PreTrainedModel", kind: str, capacity: int | None) -> Cach
     config = model.config.get_text_config(decoder=True)
     if kind in ("dynamic", "offloaded"):
         cache = DynamicCache(config=config, offloading=kind == "offloaded")
+        if kind == "dynamic":
+            cache.layers = [GrowingLayer() if type(x) is DynamicLayer else x for x in cache.layers]
     elif kind == "growing":
         cache = DynamicCache(config=config)
         cache.layers = [GrowingLayer() for _ in cache.layers]
@@ -246,7 +248,7 @@ def trim(cache: Cache, spare: int) -> None:
 
 def can_pack(cache: Cache) -> bool:
     """Whether `pack` works: every layer keeps all of its tokens."""
-    return all(type(layer) is DynamicLayer for layer in _own(cache))
+    return all(type(layer) in (DynamicLayer, GrowingLayer) for layer in _own(cache))
 
 
 def pack(cache: Cache, mask: Tensor) -> None:

@@ -8,7 +8,7 @@ from transformers.cache_utils import DynamicLayer
 
 __all__ = ["GrowingLayer"]
 
-_ROOM = 256
+_ROOM = 64
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types here
@@ -88,7 +88,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no t
         """Keep the given rows, in that order; their room goes with them."""
         if self.is_initialized:
             index = beam_idx.to(self._keys.device)
-            self._keys, self._values = self._keys.index_select(0, index), self._values.index_select(0, index)
+            self._keys = _chosen(self._keys, index, self._width)
+            self._values = _chosen(self._values, index, self._value_width)
 
     def reset(self) -> None:
         """Hold nothing."""
@@ -104,7 +105,14 @@ def _behind(held: Tensor, store: Tensor) -> Tensor:
 
 def _roomy(held: Tensor, width: int, needed: int) -> Tensor:
     batch, heads, _, size = held.shape
-    columns = -(-(needed + needed // 4) // _ROOM) * _ROOM
+    columns = -(-(needed + needed // 8) // _ROOM) * _ROOM
     store = torch.empty(batch, heads, columns, size, dtype=held.dtype, device=held.device)
     store[:, :, :width] = held[:, :, :width]
     return store
+
+
+def _chosen(store: Tensor, index: Tensor, width: int) -> Tensor:
+    """The rows that ``index`` names, with as much room."""
+    chosen = torch.empty(len(index), *store.shape[1:], dtype=store.dtype, device=store.device)
+    torch.index_select(store[:, :, :width], 0, index, out=chosen[:, :, :width])
+    return chosen
