@@ -5,9 +5,10 @@ output layer, stands a kernel of `decodekit.kernels`, made from that very layer 
 its attention in the form of `decodekit.streamed`. Prompts go through the model itself.
 """
 
+import contextlib
 import copy
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -94,6 +95,7 @@ class CompiledStep:
     def __init__(self, twin: "PreTrainedModel", forms: Sequence[Form]) -> None:
         """Take a twin whose layers are compiled, and their forms."""
         self._twin, self._forms = twin, forms
+        self._ready: set[tuple[int, int]] = set()
 
     def takes(self, batch: int, count: int) -> bool:
         """Whether a pass over [B, n] tokens is for it."""
@@ -110,6 +112,8 @@ class CompiledStep:
     def prepare(self, model: "PreTrainedModel", batch: int, count: int = 1) -> None:
         """Compile what passes over [B, n] tokens need, where it is not on disk; say so on stderr.
 
+        Passes of fewer tokens then use the same kernels, as rows leave.
+
         Args:
             model: the twin's.
             batch: B.
@@ -118,11 +122,13 @@ class CompiledStep:
         Raises:
             NotCompilableError: it can't be compiled; the message says why.
         """
+        if (batch, count) in self._ready:
+            return
         cache = new_cache(model, "growing", None)
         tokens = torch.zeros(batch, count, dtype=torch.long)
         places = torch.arange(1, count + 1).expand(batch, -1)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self._exactly():
                 model(input_ids=tokens[:, :1], past_key_values=cache, use_cache=True)
                 self(input_ids=tokens, position_ids=places, past_key_values=cache, use_cache=True)
         except NotCompilableError:
@@ -130,6 +136,17 @@ class CompiledStep:
         except Exception as error:  # a model may do anything with what stands in for its parts
             message = f"a pass through its kernels fails ({type(error).__name__}: {error})"
             raise NotCompilableError(message) from error
+        self._ready.add((batch, count))
+
+    @contextlib.contextmanager
+    def _exactly(self) -> Iterator[None]:
+        for form in self._forms:
+            form.exact = True
+        try:
+            yield
+        finally:
+            for form in self._forms:
+                form.exact = False
 
 
 def _twin(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":

@@ -40,6 +40,8 @@ class Form:
         self._chosen: dict[Any, Kernel] = {}
         self._loaded: dict[Path, Kernel] = {}
         self._last: Call | None = None
+        self.exact = False
+        """Whether a kernel for more tokens than a pass has will not do, so that one is compiled for it."""
 
     def call(
         self, values: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -74,7 +76,8 @@ class Form:
         shapes = [Shape(slots, batch > 1, count > 1) for slots in (1, 2, 4, 8, MOST_TOKENS) if slots >= least]
         kinds = [str(hidden.dtype), *call.kinds]
         paths = [Kernel.path([self.key, attrs.astuple(shape), kinds]) for shape in shapes]
-        found = next((number for number, path in enumerate(paths) if path.exists()), None)
+        fitting = paths[:1] if self.exact else paths
+        found = next((number for number, path in enumerate(fitting) if path.exists()), None)
         if found is None:
             found = 0
             self._compile(hidden, call, shapes[0], paths[0])

@@ -98,9 +98,9 @@ def test_ragged_batches_whose_rows_leave_get_the_tokens_of_the_model(model, inte
 def test_compiled_kernels_get_the_tokens_of_the_model_and_serve_all_of_its_form(model, monkeypatch):
     same_as_the_model(model, PROMPTS, max_new_tokens=24, do_sample=False)
     same_as_the_model(model, PROMPTS[1:2], num_beams=4, max_new_tokens=12, length_penalty=0.5)
-    twice = PROMPTS[1:2].expand(2, -1)  # no row leaves before the other: that would be further kernels
+    thrice = PROMPTS[1:2].expand(3, -1)  # no row leaves before the other: that would be further kernels
     blocks = {**CALLS["assisted"], "prompt_lookup_num_tokens": 2}
-    same_as_the_model(model, twice, max_new_tokens=24, **blocks)
+    same_as_the_model(model, thrice, max_new_tokens=24, **blocks)
     assert (
         len(kernel_files()) == 6
     )  # for one row, for several, for blocks of several; a layer's and the head's
@@ -110,7 +110,7 @@ def test_compiled_kernels_get_the_tokens_of_the_model_and_serve_all_of_its_form(
     with torch.no_grad():
         other.model.layers[0].mlp.down_proj.weight.neg_()
     same_as_the_model(other, PROMPTS, max_new_tokens=24, do_sample=False)
-    same_as_the_model(other, twice, max_new_tokens=24, **blocks)
+    same_as_the_model(other, thrice, max_new_tokens=24, **blocks)
 
 
 HEAD = {"head_dim": 16, "sliding_window": 3}
