@@ -25,8 +25,8 @@ class Int4(QuantBackend):
     Needs: nothing; runs on a CPU and on CUDA.
     Law: the forward is deterministic. A linear weight takes 4 bits and its share of a scale and a least value
         (16 bits each): 5 bits in groups of 32. Embeddings, norms and biases keep their values, and so does
-        the output layer without ``output_layer``. Fast with ``compile=True`` alone: without, weights are
-        converted at every pass.
+        the output layer without ``output_layer``. Without ``compile=True`` weights are converted at every
+        pass, which is slow.
     Raises: CapabilityError, when two groups do not divide the inputs of a layer.
     """
 

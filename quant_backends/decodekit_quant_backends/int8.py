@@ -24,7 +24,7 @@ class Int8(QuantBackend):
     Needs: nothing; runs on a CPU and on CUDA.
     Law: the forward is deterministic. A linear weight takes 8 bits and its share of a scale (32 bits a row);
         embeddings, norms and biases keep their values, and so does the output layer without
-        ``output_layer``. Fast with ``compile=True`` alone: without, weights are converted at every pass.
+        ``output_layer``. Without ``compile=True`` weights are converted at every pass.
     Raises: nothing.
     """
 
