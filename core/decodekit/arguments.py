@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from decodekit.errors import ParameterError
 
-__all__ = ["check_objects", "check_streamer", "check_values"]
+__all__ = ["check_compile", "check_objects", "check_streamer", "check_values"]
 
 
 @attrs.frozen
@@ -48,12 +48,13 @@ def _are_texts(value: Any) -> bool:
 
 
 _COUNT = _Rule(lambda value: _is_integer(value) and value >= 1, "int in [1, inf)")
+_LENGTH = _Rule(_COUNT.holds, "int in [0, inf)")  # 0 is taken out before: the prompt is the answer then
 _INTEGER = _Rule(_is_integer, "int")
 _NUMBER = _Rule(_is_number, "a number")
 _TOKEN = _Rule(_is_token, "a token id")
 _TOKENS = _Rule(_are_tokens, "a token id or a list of them")
 _RULES = {
-    "max_new_tokens": _COUNT,
+    "max_new_tokens": _LENGTH,
     "max_length": _COUNT,
     "max_cache_len": _COUNT,
     "min_length": _INTEGER,
@@ -100,11 +101,12 @@ def check_objects(options: Any) -> None:
     """Check the functions and the model that a call is given, before anybody calls them.
 
     Args:
-        options: with logits_processor, stopping_criteria, prefix_allowed_tokens_fn, assistant_model.
+        options: with compile, logits_processor, stopping_criteria, prefix_allowed_tokens_fn, assistant_model.
 
     Raises:
         ParameterError: one of them can't be called as it will be.
     """
+    check_compile(options.compile)
     _check_callables("logits_processor", options.logits_processor)
     _check_callables("stopping_criteria", options.stopping_criteria)
     allowed = options.prefix_allowed_tokens_fn
@@ -120,6 +122,17 @@ def check_objects(options: Any) -> None:
             f"assistant_model is a {type(assistant).__name__}: it must be a model of transformers, e.g. from "
             "AutoModelForCausalLM.from_pretrained"
         )
+        raise ParameterError(message)
+
+
+def check_compile(value: Any) -> None:
+    """Refuse what is neither true nor false: a text such as "no" would count as true.
+
+    Raises:
+        ParameterError: ``value`` is something else than True, False and None.
+    """
+    if value is not None and not isinstance(value, bool):
+        message = f"compile={value!r} is not allowed: compile must be True or False"
         raise ParameterError(message)
 
 

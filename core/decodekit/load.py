@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from decodekit.arguments import check_compile
 from decodekit.compiled import ask_for, compiled_step
 from decodekit.converted import verify
 from decodekit.default_model import default_model
@@ -86,6 +87,7 @@ def load(
             not run on the device.
         ParameterError, UnknownNameError: an option, or the backend's name, is not known.
     """
+    check_compile(compile)
     dtype = _dtype(dtype)
     backend = _backend(quant, options)
     device = device_of(device_map)

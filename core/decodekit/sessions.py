@@ -86,7 +86,8 @@ def _step(
     """The compiled step, ready for this call; None where there is none, and a warning says why."""
     kind = cache if isinstance(cache, str) else type(cache).__name__
     reasons = {
-        f"it needs a dynamic cache of its own, and this call has a {kind} one": kind != "dynamic",
+        "it needs a cache, and this call has none (use_cache=False)": kind == "none",
+        f"it needs a dynamic cache of its own, and this call's is {kind!r}": kind != "dynamic",
         "kernels give no hidden states or attentions": keep.attentions
         or keep.hidden_states
         or Capability.HIDDEN_STATES in strategy.needs,
@@ -208,8 +209,8 @@ def _check_eager(model: "PreTrainedModel") -> None:
     kind = model.config._attn_implementation
     if kind != "eager":
         message = (
-            f"output_attentions=True needs attentions, and {kind!r} never computes them as such: load the "
-            "model with attn_implementation='eager', or call model.set_attn_implementation('eager')"
+            f"output_attentions=True needs attentions, and {kind!r} never computes them as such: call "
+            "model.set_attn_implementation('eager') before"
         )
         raise CapabilityError(message)
 

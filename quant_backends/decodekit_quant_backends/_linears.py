@@ -47,8 +47,8 @@ def check_groups(
     for name, layer in _linears(model, skip_modules, output_layer):
         if layer.in_features % size:
             message = (
-                f"two groups of group_size={size // 2} do not divide the {layer.in_features} inputs of "
-                f"{name}: take a smaller group_size, or name the module in skip_modules"
+                f"group_size={size // 2} needs inputs in multiples of {size} (two groups), and {name} has "
+                f"{layer.in_features}: take a smaller group_size, or name the module in skip_modules"
             )
             raise CapabilityError(message)
 

@@ -187,8 +187,8 @@ def test_a_model_without_a_compiled_step_runs_as_it_is_and_says_why(reason):
 @pytest.mark.parametrize(
     ("reason", "arguments"),
     [
-        ("a none one", {"use_cache": False}),
-        ("a static one", {"cache_implementation": "static", "disable_compile": True}),
+        ("needs a cache", {"use_cache": False}),
+        ("this call's is 'static'", {"cache_implementation": "static", "disable_compile": True}),
         ("no hidden states", {"output_hidden_states": True, "return_dict_in_generate": True}),
         ("more than tokens", {"position_ids": torch.arange(4)[None]}),
     ],
@@ -264,3 +264,11 @@ def test_load_remembers_that_it_was_asked(tiny_folder, interpreted):
     assert len(calls) == 4
     assert dk.generate(model, ids, max_new_tokens=5, compile=False).tolist() == compiled.tolist()
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize("value", ["no", 1, {"mode": "x"}])
+def test_what_is_neither_true_nor_false_is_refused(model, tiny_folder, value):
+    with pytest.raises(dk.ParameterError, match="compile must be True or False"):
+        dk.generate(model, PROMPTS[1:2], compile=value, max_new_tokens=2)
+    with pytest.raises(dk.ParameterError, match="compile must be True or False"):
+        dk.load(tiny_folder, compile=value)
