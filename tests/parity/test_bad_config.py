@@ -23,7 +23,7 @@ REFUSED = {
         arguments={**BEAMS, "early_stopping": 3}, raises=ValueError, match="`early_stopping` must be"
     ),
     "max_new_tokens -1": Case(
-        arguments={"max_new_tokens": -1}, match=r"max_new_tokens=-1.*int in \[1, inf\)"
+        arguments={"max_new_tokens": -1}, match=r"max_new_tokens=-1.*int in \[0, inf\)"
     ),
     "max_new_tokens 2.5": Case(arguments={"max_new_tokens": 2.5}, match="max_new_tokens=2.5", theirs=ACCEPTS),
     "max_new_tokens text": Case(
