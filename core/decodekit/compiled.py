@@ -21,6 +21,7 @@ from decodekit.caches import new_cache
 from decodekit.kernels import NotCompilableError
 from decodekit.regions import MOST_TOKENS, Form, Region
 from decodekit.streamed import StreamedLinear, is_streamable
+from decodekit.transformers_hooks import hooked_part
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -76,14 +77,16 @@ def asked_for(model: "PreTrainedModel") -> bool:
 
 
 def compiled_step(model: "PreTrainedModel") -> "CompiledStep":
-    """The compiled step of a model; made once, and kept as long as the model is.
+    """The compiled step of a model; made once, and kept as long as the model is and stays what it is.
 
     Raises:
         NotCompilableError: there is none for this model; the message says why.
     """
+    _check(model)
+    made_of = [(id(x), x.dtype, x.device) for x in (*model.parameters(), *model.buffers())]
     step = _STEPS.get(model)
-    if step is None:
-        step = _STEPS[model] = CompiledStep(*_twin(model))
+    if step is None or step.made_of != made_of:  # kernels take the weights for what they were
+        step = _STEPS[model] = CompiledStep(*_twin(model), made_of)
     return step
 
 
@@ -92,9 +95,11 @@ class CompiledStep:
 
     most = MOST_TOKENS
 
-    def __init__(self, twin: "PreTrainedModel", forms: Sequence[Form]) -> None:
-        """Take a twin whose layers are compiled, and their forms."""
-        self._twin, self._forms = twin, forms
+    def __init__(
+        self, twin: "PreTrainedModel", forms: Sequence[Form], made_of: Sequence[tuple[Any, ...]] = ()
+    ) -> None:
+        """Take a twin whose layers are compiled, their forms, and what tells its weights from others."""
+        self._twin, self._forms, self.made_of = twin, forms, made_of
         self._ready: set[tuple[int, int]] = set()
 
     def takes(self, batch: int, count: int) -> bool:
@@ -151,7 +156,7 @@ class CompiledStep:
 
 def _twin(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":
     """A model of the same modules and weights, with kernels in the place of its layers."""
-    _check(model)
+    _check_parts(model)
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     try:
         twin: PreTrainedModel = copy.deepcopy(model, shared)
@@ -175,17 +180,23 @@ def _twin(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":
 
 
 def _check(model: "PreTrainedModel") -> None:
-    """Refuse by name what is known not to work."""
+    """Refuse by name what is known not to work and may change between two calls."""
+    hooked = hooked_part(model)
     reasons = {
         "it is an encoder-decoder model": model.config.is_encoder_decoder,
         f"it is on {model.device}, and the step is for the CPU": model.device.type != "cpu",
         "its parts are on several devices": len(set(getattr(model, "hf_device_map", {}).values())) > 1,
         "its attention can't be replaced": not model._supports_attention_backend,
         "it is in training mode": model.training,
+        f"{hooked} has hooks, which kernels do not call": hooked is not None,
     }
     for reason, found in reasons.items():
         if found:
             raise NotCompilableError(reason)
+
+
+def _check_parts(model: "PreTrainedModel") -> None:
+    """Refuse by name modules and weights that can't be streamed."""
     for name, module in model.get_decoder().named_modules():
         linear = isinstance(module, nn.Linear) or hasattr(module, "in_features")
         if linear and not is_streamable(module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from decodekit.keep import Keep
 from decodekit.strategy import Strategy
+from decodekit.transformers_hooks import hooked_part
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,8 +35,7 @@ def _is_plain(model: "PreTrainedModel") -> bool:
     """Whether a model is made of ordinary modules and parameters that nobody watches."""
     if model.training or torch.is_autocast_enabled(model.device.type):
         return False
-    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    return not hooked and all(type(value) is nn.Parameter for value in model.parameters())
+    return hooked_part(model) is None and all(type(value) is nn.Parameter for value in model.parameters())
 
 
 def wash(models: "Iterable[PreTrainedModel]") -> None:

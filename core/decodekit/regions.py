@@ -35,8 +35,7 @@ class Form:
         """
         self._module = module
         self._title = title
-        self._identity = _identity(module, config)
-        self.key = digest(self._identity)
+        self.key = digest(_identity(module, config))
         self._chosen: dict[Any, Kernel] = {}
         self._loaded: dict[Path, Kernel] = {}
         self._last: Call | None = None

@@ -211,10 +211,10 @@ def example(shape: Shape, state: list[Tensor], hidden: Tensor, call: Call) -> tu
     for tensor in (hidden, *call.tensors):
         sizes, found = list(tensor.shape), {}
         column = 2 if tensor.dim() == 4 else 1
-        for dim, size, example in ((0, batch, rows), (column, count, block)):
-            if example > 1 and tensor.dim() > dim and tensor.shape[dim] == size:
-                sizes[dim] = example
-                if example * (rows if dim else block) > 2:
+        for dim, size, chosen in ((0, batch, rows), (column, count, block)):
+            if chosen > 1 and tensor.dim() > dim and tensor.shape[dim] == size:
+                sizes[dim] = chosen
+                if rows * block > 2:
                     found[dim] = Dim.DYNAMIC
         if _is_mask(tensor):
             sizes[3], found[3] = _COLUMNS, Dim.DYNAMIC

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.generation.utils import ALL_CACHE_NAMES
+from transformers.utils import output_capturing
 
 from decodekit.errors import ParameterError, UnsupportedArgumentError, nearest
 
@@ -28,6 +29,7 @@ __all__ = [
     "final_lengths",
     "has_own_positions",
     "heal_tokens",
+    "hooked_part",
     "main_input",
     "merged_config",
     "own_positions",
@@ -255,6 +257,17 @@ def heal_tokens(model: "PreTrainedModel", input_ids: Tensor, tokenizer: Any) -> 
     """transformers' token healing: the last token of each prompt is chosen anew, by the model."""
     healed: Tensor = model.heal_tokens(input_ids, tokenizer)
     return healed
+
+
+def hooked_part(model: "PreTrainedModel") -> str | None:
+    """The name of a module with hooks of somebody; those by which transformers records outputs are none."""
+    for name, part in model.named_modules():
+        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
+        if any(getattr(hook, "__module__", None) != output_capturing.__name__ for hook in hooks):
+            return name or "the model"
+        if hasattr(part, "_hf_hook"):  # accelerate's, which moves its weights or inputs
+            return name or "the model"
+    return None
 
 
 @attrs.frozen

@@ -272,3 +272,32 @@ def test_what_is_neither_true_nor_false_is_refused(model, tiny_folder, value):
         dk.generate(model, PROMPTS[1:2], compile=value, max_new_tokens=2)
     with pytest.raises(dk.ParameterError, match="compile must be True or False"):
         dk.load(tiny_folder, compile=value)
+
+
+def test_what_was_compiled_is_not_used_for_a_model_that_has_changed(model, interpreted):
+    mine = copy.deepcopy(model)
+    first = compiled_step(mine)
+    assert compiled_step(mine) is first
+    mine.double()  # kernels for float32 would read these weights as something else
+    assert compiled_step(mine) is not first
+    same_as_the_model(mine, PROMPTS, max_new_tokens=6, do_sample=False)
+    mine.train()
+    with pytest.raises(NotCompilableError, match="training mode"):
+        compiled_step(mine)
+
+
+def test_hooks_are_not_bypassed(model, interpreted):
+    mine = copy.deepcopy(model)
+    compiled_step(mine)
+    hook = mine.model.layers[0].register_forward_hook(lambda layer, inputs, output: -output)
+    with pytest.warns(UserWarning, match="layers.0 has hooks"):
+        seen = dk.generate(mine, PROMPTS[1:2], compile=True, max_new_tokens=6)
+    assert seen.tolist() == dk.generate(mine, PROMPTS[1:2], max_new_tokens=6).tolist()
+    hook.remove()
+    same_as_the_model(mine, PROMPTS, max_new_tokens=6, do_sample=False)
+
+
+def test_the_hooks_by_which_transformers_records_are_none_of_a_user(model, interpreted):
+    mine = copy.deepcopy(model)
+    mine(PROMPTS[1:2], output_hidden_states=True)
+    same_as_the_model(mine, PROMPTS, max_new_tokens=6, do_sample=False)
