@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
+from decodekit.chats import is_chat, template_ids
 from decodekit.errors import ParameterError, nearest
 
 __all__ = ["Item", "read_item"]
@@ -59,7 +60,7 @@ def read_item(value: Any, tokenizer: Any, known: Collection[str]) -> Item:
     if value.get("seed") is not None and type(value["seed"]) is not int:
         message = f"seed={value['seed']!r} is not allowed: seed must be an int"
         raise ParameterError(message)
-    if given == ["messages"] and not _is_chat(value["messages"]):
+    if given == ["messages"] and not is_chat(value["messages"]):
         message = (
             f"messages={_shown(value['messages'])} is not allowed: it must be a list of objects with role "
             f"and content, {_CHAT}"
@@ -71,8 +72,8 @@ def read_item(value: Any, tokenizer: Any, known: Collection[str]) -> Item:
 def _ids(prompt: Any, tokenizer: Any) -> list[int]:
     if isinstance(prompt, str):
         ids = _encoded(prompt, tokenizer)
-    elif _is_chat(prompt):
-        ids = _through_template(prompt, tokenizer)
+    elif is_chat(prompt):
+        ids = template_ids(prompt, tokenizer)
     elif isinstance(prompt, Tensor) and prompt.dim() == 1 and not prompt.is_floating_point():
         ids = prompt.tolist()
     elif isinstance(prompt, Sequence) and all(type(token) is int for token in prompt):
@@ -92,28 +93,6 @@ def _encoded(text: str, tokenizer: Any) -> list[int]:
     except (TypeError, UnicodeError) as error:  # half of a surrogate pair, which JSON can spell
         message = f"the tokenizer can't read the prompt {_shown(text)}: {error}"
         raise ParameterError(message) from error
-    return ids
-
-
-def _is_chat(value: Any) -> bool:
-    return (
-        isinstance(value, Sequence)
-        and not isinstance(value, str)
-        and len(value) > 0
-        and all(isinstance(item, Mapping) and {"role", "content"} <= item.keys() for item in value)
-    )
-
-
-def _through_template(chat: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[int]:
-    if not getattr(tokenizer, "chat_template", None):
-        message = "the prompt is a chat, and this tokenizer has no chat template: give it as one text"
-        raise ParameterError(message)
-    try:
-        encoded = tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, return_dict=True)
-    except Exception as error:  # a template raises whatever its author thought of
-        message = f"the chat template of the tokenizer refuses these messages: {error}"
-        raise ParameterError(message) from error
-    ids: list[int] = encoded["input_ids"]
     return ids
 
 

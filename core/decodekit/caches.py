@@ -58,6 +58,7 @@ __all__ = [
     "windows",
 ]
 
+_WHOLE = (DynamicLayer, GrowingLayer)  # they grow, and keep every token
 KINDS = ("dynamic", "offloaded", "static", "offloaded_static")
 
 
@@ -124,7 +125,7 @@ def is_recurrent(cache: Cache | None) -> bool:
 
 def can_roll_back(cache: Cache) -> bool:
     """Whether every layer can take tokens back, another number in each row."""
-    kinds = (DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer, StaticLayer, DummyLayer)
+    kinds = (*_WHOLE, DynamicSlidingWindowLayer, StaticLayer, DummyLayer)
     return all(type(layer) in kinds or quantized_cache.by_slot(layer) for layer in _own(cache))
 
 
@@ -248,7 +249,7 @@ def trim(cache: Cache, spare: int) -> None:
 
 def can_pack(cache: Cache) -> bool:
     """Whether `pack` works: every layer keeps all of its tokens."""
-    return all(type(layer) in (DynamicLayer, GrowingLayer) for layer in _own(cache))
+    return all(type(layer) in _WHOLE for layer in _own(cache))
 
 
 def pack(cache: Cache, mask: Tensor) -> None:
@@ -339,8 +340,7 @@ def put_rows(cache: Cache, rows: Sequence[RowCache], columns: Sequence[Sequence[
 def can_join(cache: Cache | None) -> bool:
     """Whether `join` works: every layer grows, and keeps all its rows on one device."""
     kinds = (
-        DynamicLayer,
-        GrowingLayer,
+        *_WHOLE,
         DynamicSlidingWindowLayer,
         LinearAttentionLayer,
         LinearAttentionAndFullAttentionLayer,

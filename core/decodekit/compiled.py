@@ -7,6 +7,7 @@ its attention in the form of `decodekit.streamed`. Prompts go through the model 
 
 import contextlib
 import copy
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from decodekit.transformers_hooks import hooked_part
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["CompiledStep", "ask_for", "asked_for", "compiled_step"]
+__all__ = ["CompiledStep", "ask_for", "asked_for", "compiled_step", "warn_without"]
 
 _NAME = "decodekit_streamed"
 
@@ -74,6 +75,12 @@ def ask_for(model: "PreTrainedModel") -> None:
 def asked_for(model: "PreTrainedModel") -> bool:
     """Whether `ask_for` was called for a model."""
     return model in _ASKED
+
+
+def warn_without(model: "PreTrainedModel", reason: object) -> None:
+    """Tell the caller that ``compile=True`` has no effect, and why."""
+    message = f"compile=True has no effect on {type(model).__name__}: {reason}"
+    warnings.warn(message, stacklevel=3)
 
 
 def compiled_step(model: "PreTrainedModel") -> "CompiledStep":

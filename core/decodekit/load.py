@@ -1,7 +1,6 @@
 """Load a model and its tokenizer, through a quantization backend."""
 
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from decodekit.arguments import check_compile
-from decodekit.compiled import ask_for, compiled_step
+from decodekit.compiled import ask_for, compiled_step, warn_without
 from decodekit.converted import verify
 from decodekit.default_model import default_model
 from decodekit.errors import DecodekitError, ModelNotFoundError, ParameterError, nearest
@@ -123,7 +122,7 @@ def _compiled(loaded: "_Loaded", asked: bool) -> "_Loaded":
     try:
         compiled_step(model).prepare(model, 1)
     except NotCompilableError as error:
-        warnings.warn(f"compile=True has no effect on {type(model).__name__}: {error}", stacklevel=3)
+        warn_without(model, error)
     else:
         ask_for(model)
     return loaded

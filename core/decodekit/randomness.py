@@ -7,9 +7,10 @@ decides whether a call repeats transformers' tokens or its own seeded ones.
 """
 
 import enum
+import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import numpy as np
@@ -27,9 +28,7 @@ _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, the odd constant of splitm
 _MIX_A = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_B = -7723592293110705685  # 0x94D049BB133111EB
 
-_TURN = 2**64
-_GOLDEN_RATIO, _MIX_A_64, _MIX_B_64 = (np.uint64(each % _TURN) for each in (_GOLDEN, _MIX_A, _MIX_B))
-_30, _27, _31 = np.uint64(30), np.uint64(27), np.uint64(31)
+_Words = TypeVar("_Words", Tensor, np.ndarray)  # int64; numpy where there are few, as it begins sooner
 
 
 class Purpose(enum.IntEnum):
@@ -42,26 +41,19 @@ class Purpose(enum.IntEnum):
     RESAMPLE = 4
 
 
-def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical shift of an int64 (torch's ``>>`` keeps the sign)."""
+def _shift_right(x: _Words, bits: int) -> _Words:
+    """Logical shift of an int64 (``>>`` keeps the sign)."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _mix(x: Tensor) -> Tensor:
+def _mix(x: _Words) -> _Words:
     """The finaliser of splitmix64 (Steele, Lea and Flood 2014, section 5), a bijection of int64."""
     x = (x ^ _shift_right(x, 30)) * _MIX_A
     x = (x ^ _shift_right(x, 27)) * _MIX_B
-    return x ^ _shift_right(x, 31)
+    return x ^ _shift_right(x, 31)  # type: ignore[no-any-return]  # numpy's operators give Any
 
 
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """`_mix` for a few numbers, uint64, where torch would take longer to begin than to compute."""
-    x = (x ^ (x >> _30)) * _MIX_A_64
-    x = (x ^ (x >> _27)) * _MIX_B_64
-    return x ^ (x >> _31)  # type: ignore[no-any-return]  # numpy's operators give Any
-
-
-def _absorb(key: Tensor, word: Tensor) -> Tensor:
+def _absorb(key: _Words, word: _Words) -> _Words:
     return _mix((key + _GOLDEN) ^ _mix(word + _GOLDEN))
 
 
@@ -113,7 +105,7 @@ class Noise(Protocol):
         device: torch.device = _CPU,
     ) -> Tensor:
         """Exp(1) noise [B, V], for the rows at the absolute positions, B of them."""
-        ...
+        return self.field(rows, positions, vocab_size, purpose, device).dense()
 
     def uniform(
         self, rows: Sequence[Stream], positions: Sequence[int], purpose: Purpose, device: torch.device = _CPU
@@ -122,7 +114,7 @@ class Noise(Protocol):
         ...
 
 
-class SeededNoise:
+class SeededNoise(Noise):
     """Noise that is a function of (seed, lane, position, purpose, token) alone.
 
     The lane tells the rows of one prompt apart. Batching, padding, compaction, drafting and the number
@@ -133,14 +125,12 @@ class SeededNoise:
         self, rows: Sequence[Stream], positions: Sequence[int], purpose: Purpose, device: torch.device
     ) -> Tensor:
         names = [
-            (row.seed % _TURN, row.lane, position, purpose)
+            (row.seed % 2**64, row.lane, position, purpose)
             for row, position in zip(rows, positions, strict=True)
         ]
-        seeds, *words = np.array(names, np.uint64).T
-        key = _mixed(seeds)
-        for word in words:
-            key = _mixed((key + _GOLDEN_RATIO) ^ _mixed(word + _GOLDEN_RATIO))
-        return torch.from_numpy(key.view(np.int64)).to(device, non_blocking=True)
+        seeds, *words = np.array(names, np.uint64).T.view(np.int64)
+        key = functools.reduce(_absorb, words, _mix(seeds))
+        return torch.from_numpy(key).to(device, non_blocking=True)
 
     def field(
         self,
@@ -152,17 +142,6 @@ class SeededNoise:
     ) -> "_SeededField":
         """The Exp(1) noise of one draw, float64."""
         return _SeededField(self._bits(rows, positions, purpose, device), vocab_size)
-
-    def exponential(
-        self,
-        rows: Sequence[Stream],
-        positions: Sequence[int],
-        vocab_size: int,
-        purpose: Purpose,
-        device: torch.device = _CPU,
-    ) -> Tensor:
-        """Exp(1) noise, float64 [B, V]."""
-        return self.field(rows, positions, vocab_size, purpose, device).dense()
 
     def uniform(
         self, rows: Sequence[Stream], positions: Sequence[int], purpose: Purpose, device: torch.device = _CPU
@@ -189,7 +168,7 @@ class _SeededField:
         return -torch.log(_to_uniform(_absorb(bits, tokens)))
 
 
-class GlobalNoise:
+class GlobalNoise(Noise):
     """Noise from torch's global generator, consumed as transformers consumes it.
 
     transformers draws one exponential for every token of every row at every step, also for rows that
@@ -211,17 +190,6 @@ class GlobalNoise:
         """The Exp(1) noise of one draw, float32."""
         slots = [row.slot for row in rows]
         return _GlobalField(slots, (max(self._slots, max(slots) + 1), vocab_size), device)
-
-    def exponential(
-        self,
-        rows: Sequence[Stream],
-        positions: Sequence[int],
-        vocab_size: int,
-        purpose: Purpose,
-        device: torch.device = _CPU,
-    ) -> Tensor:
-        """Exp(1) noise, float32 [B, V]."""
-        return self.field(rows, positions, vocab_size, purpose, device).dense()
 
     def uniform(
         self, rows: Sequence[Stream], positions: Sequence[int], purpose: Purpose, device: torch.device = _CPU

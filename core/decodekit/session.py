@@ -333,6 +333,16 @@ class Session:
         assert self.cache is not None
         caches.put_rows(self.cache, rows, columns, width)
 
+    def join(self, other: "Session") -> None:
+        """Take the rows of another session of this model in below; it is not used any more."""
+        assert self.cache is not None
+        assert other.cache is not None
+        caches.join(self.cache, other.cache)
+        lengths, self.width = [*self.lengths, *other.lengths], max(self.width, other.width)
+        self.pads = [self.width - length for length in lengths]
+        self.forward_passes += other.forward_passes
+        self.tokens_fed += other.tokens_fed
+
     def branch(self, model: "PreTrainedModel", layers: int) -> "Session":
         """A session of ``model`` that begins with what the first ``layers`` layers hold, without a copy."""
         other = copy.copy(self)

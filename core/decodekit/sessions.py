@@ -1,7 +1,6 @@
 """Opens the model sessions of a call: the target's, a negative prompt's, and those of further models."""
 
 import copy
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from transformers import QuantizedCache
 from decodekit import caches
 from decodekit.caches import KINDS
 from decodekit.choice import check_needs, check_vocabulary
-from decodekit.compiled import CompiledStep, asked_for, compiled_step
+from decodekit.compiled import CompiledStep, asked_for, compiled_step, warn_without
 from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError, nearest
 from decodekit.guidance import Guidance
 from decodekit.keep import Keep
@@ -103,8 +102,7 @@ def _step(
             reason = str(error)
         else:
             return step
-    message = f"compile=True has no effect on {type(model).__name__}: {reason}"
-    warnings.warn(message, stacklevel=2)
+    warn_without(model, reason)
     return None
 
 

@@ -4,9 +4,11 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import torch
 from torch import Tensor
 
 from decodekit.call import Call, Options, prepare
+from decodekit.chats import is_chat, template_ids
 from decodekit.custom_generate import strategy_of
 from decodekit.drop_in import has_own_generate
 from decodekit.errors import ParameterError, UnsupportedArgumentError
@@ -148,15 +150,9 @@ def _tokenize(tokenizer: Any, prompt: Prompt) -> dict[str, Tensor]:
     items = list(prompt) if isinstance(prompt, Sequence) else []
     if items and all(isinstance(item, str) for item in items):
         return _keep_inputs(tokenizer(items, return_tensors="pt", padding=True, padding_side="left"))
-    if items and all(isinstance(item, Mapping) and {"role", "content"} <= item.keys() for item in items):
-        if not getattr(tokenizer, "chat_template", None):
-            message = "prompt is a chat, and this tokenizer has no chat template: pass the prompt as one text"
-            raise ParameterError(message)
-        return _keep_inputs(
-            tokenizer.apply_chat_template(
-                items, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-            )
-        )
+    if is_chat(items):
+        ids = torch.tensor([template_ids(items, tokenizer)])
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     message = (
         f"prompt={prompt!r} is not allowed: it must be a text, a list of texts, a chat "
         '([{"role": "user", "content": "..."}]), token ids int64 [T] or [B, T], or a tokenizer\'s output'

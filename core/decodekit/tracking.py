@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from decodekit import caches
 from decodekit.chain import wide
 from decodekit.distribution import Drafts
 from decodekit.errors import PluginError
@@ -181,16 +180,8 @@ class TrackedSession:
         Every row of both has committed tokens that were not fed yet, so that nothing is known, and nothing
         hypothetical is held.
         """
-        held, more = self.session, other.session
-        assert held.cache is not None
-        assert more.cache is not None
         assert not any([*self._known, *other._known, *self._tentative, *other._tentative])
-        lengths = [*held.lengths, *more.lengths]
-        caches.join(held.cache, more.cache)
-        held.width = max(held.width, more.width)
-        held.pads = [held.width - length for length in lengths]
-        held.forward_passes += more.forward_passes
-        held.tokens_fed += more.tokens_fed
+        self.session.join(other.session)
         self._known += other._known
         self._tentative += other._tentative
         self._coming = None

@@ -9,7 +9,12 @@ from torch import nn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["check_groups", "replace_linears"]
+__all__ = ["check_groups", "is_skipped", "replace_linears"]
+
+
+def is_skipped(name: str, skip_modules: tuple[str, ...]) -> bool:
+    """Whether a module, by its dotted name, is one of those to skip or inside one."""
+    return any(f".{part}." in f".{name}." for part in skip_modules)
 
 
 def replace_linears(
@@ -58,6 +63,6 @@ def _linears(
 ) -> Iterator[tuple[str, nn.Linear]]:
     head = model.get_output_embeddings()
     for name, module in model.named_modules():
-        skipped = any(f".{part}." in f".{name}." for part in skip_modules)
+        skipped = is_skipped(name, skip_modules)
         if type(module) is nn.Linear and not skipped and (output_layer or module is not head):
             yield name, module

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from decodekit import CapabilityError
 
+from decodekit_quant_backends._linears import is_skipped
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -32,7 +34,7 @@ def check_converted(model: "PreTrainedModel", skip_modules: tuple[str, ...], gro
     """
     head = model.get_output_embeddings()
     for name, module in model.named_modules():
-        skipped = module is head or any(f".{part}." in f".{name}." for part in skip_modules)
+        skipped = module is head or is_skipped(name, skip_modules)
         if isinstance(module, torch.nn.Linear) and not skipped and module.in_features % group_size:
             message = (
                 f"group_size={group_size} does not divide the {module.in_features} inputs of {name}: "

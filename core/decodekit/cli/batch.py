@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from transformers.utils import logging
 
+from decodekit import chats
 from decodekit.batch_results import PromptResult
 from decodekit.cli.arguments import read_settings, read_spec
 from decodekit.cli.generate import (
@@ -184,12 +185,10 @@ def _as_chat(value: Any, system: str | None) -> Any:
     text = value.get("prompt") if isinstance(value, Mapping) else value
     if not isinstance(text, str) or not text:
         return value
-    roles = [("system", system), ("user", text)]
-    messages = [{"role": role, "content": content} for role, content in roles if content is not None]
     rest = (
         {name: own for name, own in value.items() if name != "prompt"} if isinstance(value, Mapping) else {}
     )
-    return {"messages": messages, **rest}
+    return {"messages": chats.messages(text, system), **rest}
 
 
 def _write(

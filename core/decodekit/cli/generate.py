@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from transformers.utils import logging
 from typer.core import TyperCommand
 
+from decodekit import chats
 from decodekit.chain import Chain
 from decodekit.chain_text import is_text
 from decodekit.cli.answer import Answer, follow
@@ -193,8 +194,7 @@ def _messages(prompt: str, system: str | None, chat: bool) -> str | list[dict[st
             message = "--system has no place without the chat template: leave out --no-chat or --system"
             raise ParameterError(message)
         return prompt
-    roles = [("system", system), ("user", prompt)]
-    return [{"role": role, "content": content} for role, content in roles if content is not None]
+    return chats.messages(prompt, system)
 
 
 def _show(text: str) -> None:
