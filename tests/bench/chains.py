@@ -45,6 +45,9 @@ def chain_rows(model: Any, tokenizer: Any) -> dict[str, tuple[str, Run, Run]]:
     each = [f"temperature={0.7 + row / 50} > top_p=0.95" for row in range(ROWS)]
     same, own = _one_by_one(each, batches), _steps(each, batches, SeededNoise(), ROWS)
     rows["chain temperature > top_p, values per row"] = ("one value for all", same, own)
+    sets = [*["temperature=0.8 > top_p=0.95"] * (ROWS - 1), "dry > temperature=0.8 > top_k=50 > min_p=0.05"]
+    same, own = _one_by_one(sets, batches), _steps(sets, batches, SeededNoise(), ROWS)
+    rows["chain sets of processors per row"] = ("each set for all", same, own)
     for text in ("repetition_penalty=1.1", "no_repeat_ngram_size=3", "dry", "frequency_penalty=0.5"):
         short, long = (_with_history(text, batches[0], length) for length in (256, 16_384))
         rows[f"chain {text}, 16,384 tokens of history"] = ("256 tokens", short, long)
