@@ -104,20 +104,36 @@ def glimpse(
     if len(groups) == 1:
         return Glimpse(*_run(chains, numbers, logits, history, least), careful)
     reaches = [chains[number].reach for number in in_use if chains[number].opening == 0]
-    found = Head.of(logits, max(least, *reaches)) if reaches else None
+    shared = sum(chains[numbers[members[0]]].opening == 0 for members in groups) > 1
+    found = Head.of(logits, max(least, *reaches)) if shared else None  # one search for several groups
     heads, surely = [], []
     for members in groups:
-        own, index = [numbers[row] for row in members], torch.tensor(members, device=logits.device)
-        start = found.select(index) if found is not None and chains[own[0]].opening == 0 else logits[index]
-        head, sure = _run(chains, own, start, functools.partial(_some, history, index), least)
+        own, which = [numbers[row] for row in members], _places(members, logits.device)
+        start = found.select(which) if found is not None and chains[own[0]].opening == 0 else logits[which]
+        head, sure = _run(chains, own, start, functools.partial(_some, history, members), least)
         heads.append(head)
-        surely.append(torch.ones_like(index, dtype=torch.bool) if sure is None else sure)
-    order = torch.tensor([row for members in groups for row in members], device=logits.device).argsort()
-    return Glimpse(Head.together(heads).select(order), torch.cat(surely)[order], careful)
+        surely.append(sure if sure is not None else logits.new_ones(len(members), dtype=torch.bool))
+    return Glimpse(*_in_order(groups, Head.together(heads), torch.cat(surely)), careful)
 
 
-def _some(history: Callable[[], History], rows: Tensor) -> History:
+def _some(history: Callable[[], History], rows: list[int]) -> History:
     return history().select(rows)
+
+
+def _places(rows: list[int], device: torch.device) -> Tensor | slice:
+    """An index of the rows; a slice where they stand side by side, which copies nothing."""
+    if rows[-1] - rows[0] == len(rows) - 1:
+        return slice(rows[0], rows[-1] + 1)
+    return torch.tensor(rows, device=device)
+
+
+def _in_order(groups: Sequence[Sequence[int]], head: Head, sure: Tensor) -> tuple[Head, Tensor]:
+    """Rows that stand group by group, in their order."""
+    rows = [row for members in groups for row in members]
+    if rows == [*range(len(rows))]:
+        return head, sure
+    order = torch.tensor(rows, device=sure.device).argsort()
+    return head.select(order), sure[order]
 
 
 def _groups(chains: Sequence[Chain], numbers: Sequence[int]) -> list[list[int]]:

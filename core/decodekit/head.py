@@ -82,7 +82,8 @@ class Head:
     @cached_property
     def log_total(self) -> Tensor:
         """The logarithm of the sum of all exponentials of each row, [B, 1]: exact, not of the head alone."""
-        return self.whole.logsumexp(dim=-1, keepdim=True)
+        # `logsumexp` would look for the largest once more.
+        return self.whole.sub(self.largest).exp_().sum(dim=-1, keepdim=True).log_() + self.largest
 
     @cached_property
     def probs(self) -> Tensor:
@@ -158,12 +159,16 @@ class Head:
     @staticmethod
     def together(heads: "Sequence[Head]") -> "Head":
         """The rows of complete heads, one after the other."""
-        width = max(head.ids.shape[1] for head in heads)
-        logits = torch.cat(
-            [pad(head.logits, (0, width - head.ids.shape[1]), value=-torch.inf) for head in heads]
-        )
-        ids = [pad(head.ids, (0, width - head.ids.shape[1]), value=head.vocab_size) for head in heads]
-        return Head(logits, torch.cat(ids), heads[0].vocab_size, complete=True)
+        missing = [max(other.ids.shape[1] for other in heads) - head.ids.shape[1] for head in heads]
+        logits = [
+            pad(head.logits, (0, more), value=-torch.inf) if more else head.logits
+            for head, more in zip(heads, missing, strict=True)
+        ]
+        ids = [
+            pad(head.ids, (0, more), value=head.vocab_size) if more else head.ids
+            for head, more in zip(heads, missing, strict=True)
+        ]
+        return Head(torch.cat(logits), torch.cat(ids), heads[0].vocab_size, complete=True)
 
     def dense(self) -> Tensor:
         """The logits of the rows in their places, [B, V]."""
