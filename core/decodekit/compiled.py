@@ -191,7 +191,6 @@ def _check(model: "PreTrainedModel") -> None:
     hooked = hooked_part(model)
     reasons = {
         "it is an encoder-decoder model": model.config.is_encoder_decoder,
-        f"it is on {model.device}, and the step is for the CPU": model.device.type != "cpu",
         "its parts are on several devices": len(set(getattr(model, "hf_device_map", {}).values())) > 1,
         "its attention can't be replaced": not model._supports_attention_backend,
         "it is in training mode": model.training,

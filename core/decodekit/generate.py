@@ -80,8 +80,9 @@ def generate(
             transformers consumes it.
         tokenizer: needed by ``stop_strings`` and by some processors.
         compile: run passes of a few tokens as compiled kernels (on a CPU, dense decoder-only models). The
-            first use compiles them, a quarter of a minute each, and keeps them on disk. Where it can't be,
-            a warning says why, and the model runs as it is. Left out, what `decodekit.load` was asked for.
+            first use compiles them, a quarter of a minute each, and keeps them on disk. On an accelerator,
+            passes of one token a row run as graphs over a static cache. Where it can't be, a warning says
+            why, and the model runs as it is. Left out, what `decodekit.load` was asked for.
         **kwargs: fields of the generation configuration, parameters of the strategy, and the model's inputs.
 
     Returns:

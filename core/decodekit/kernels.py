@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ __all__ = [
     "Body",
     "Kernel",
     "NotCompilableError",
+    "announced",
     "compile_kernel",
     "digest",
     "file_digest",
@@ -116,6 +118,17 @@ def compile_kernel(body: Body, inputs: Sequence[Any], dynamic: Sequence[Any], pa
     with _locked(path):
         if not path.exists():
             _compile(body, inputs, dynamic, path)
+
+
+@contextlib.contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Say on stderr what compiles and how long that takes, with a clock."""
+    from rich.console import Console
+
+    console = Console(file=sys.stderr, soft_wrap=True)
+    console.print(f"Compiling {what}.", highlight=False, markup=False)
+    with console.status("compiling") if console.is_terminal else contextlib.nullcontext():
+        yield
 
 
 def digest(value: Any) -> str:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from decodekit import graphs
 from decodekit.arguments import check_compile
 from decodekit.compiled import ask_for, compiled_step, warn_without
 from decodekit.converted import verify
@@ -73,7 +74,8 @@ def load(
         trust_remote_code: allow code that comes with the model to run.
         revision: the branch, tag or commit of a hub id.
         compile: run the model's passes of a few tokens as compiled kernels, in every call of `generate`
-            that does not say otherwise; those for one prompt are compiled now, if they are not on disk.
+            that does not say otherwise. On a CPU those for one prompt are compiled now, if they are not on
+            disk; on an accelerator they are graphs, and made by the first call.
         **options: options of the backend, e.g. ``double_quant=True``.
 
     Raises:
@@ -115,12 +117,13 @@ def load(
 
 
 def _compiled(loaded: "_Loaded", asked: bool) -> "_Loaded":
-    """Compile the kernels for one prompt, and remember that they were asked for."""
+    """Remember that a compiled step was asked for; on a CPU, compile its kernels for one prompt."""
     if not asked:
         return loaded
     model = loaded[0]
     try:
-        compiled_step(model).prepare(model, 1)
+        if not graphs.are_for(model):  # which depend on the lengths of a call
+            compiled_step(model).prepare(model, 1)
     except NotCompilableError as error:
         warn_without(model, error)
     else:

@@ -1,9 +1,6 @@
 """Puts kernels in the place of a model's modules: which one runs a pass, and what it is traced from."""
 
-import contextlib
 import inspect
-import sys
-from collections.abc import Iterator
 from operator import is_
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +9,7 @@ import attrs
 from torch import Tensor, nn
 
 from decodekit.growing import GrowingLayer
-from decodekit.kernels import Kernel, compile_kernel, digest, file_digest
+from decodekit.kernels import Kernel, announced, compile_kernel, digest, file_digest
 from decodekit.streamed import StreamedLinear
 from decodekit.tracing import Call, Shape, Traced, example, is_plain, state_of
 
@@ -91,7 +88,8 @@ class Form:
                 part.slots = shape.slots
         body = Traced(self._module, call)
         inputs, dynamic = example(shape, list(state_of(self._module).values()), hidden, call)
-        with _progress(f"{self._title} for passes of {shape.slots} token{'s' * (shape.slots > 1)}"):
+        passes = f"passes of {shape.slots} token{'s' * (shape.slots > 1)}"
+        with announced(f"{self._title} for {passes}: about 15 seconds, once on this machine"):
             compile_kernel(body, inputs, dynamic, path)
 
 
@@ -147,15 +145,3 @@ def _identity(module: nn.Module, config: Any) -> list[Any]:
     source = inspect.getsourcefile(type(module))
     tensors = [[name, list(x.shape), str(x.dtype)] for name, x in state_of(module).items()]
     return [plain, parts, tensors, file_digest(source) if source else None]
-
-
-@contextlib.contextmanager
-def _progress(title: str) -> Iterator[None]:
-    """Say on stderr what compiles, with a clock."""
-    from rich.console import Console
-
-    console = Console(file=sys.stderr, soft_wrap=True)
-    text = f"Compiling {title}: about 15 seconds, once on this machine."
-    console.print(text, highlight=False, markup=False)
-    with console.status("compiling") if console.is_terminal else contextlib.nullcontext():
-        yield

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import QuantizedCache
 
-from decodekit import caches
+from decodekit import caches, graphs
 from decodekit.caches import KINDS
 from decodekit.choice import check_needs, check_vocabulary
 from decodekit.compiled import CompiledStep, asked_for, compiled_step, warn_without
@@ -21,7 +21,7 @@ from decodekit.quantized_cache import new_quantized_cache
 from decodekit.request import Request
 from decodekit.session import Session
 from decodekit.strategy import Capability, Strategy
-from decodekit.transformers_hooks import compiled_call, takes_cache
+from decodekit.transformers_hooks import OneToken, compiled_call, takes_cache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,11 +55,12 @@ def open_target(
     """
     config = request.config
     cache = _cache(model, request, strategy)
+    capacity = max(map(len, request.contexts)) + request.max_new_tokens + strategy.lookahead
     step = None
     if asked_for(model) if compiled is None else compiled:
-        step = _step(model, request, strategy, keep, rows, cache)
-        cache = cache if step is None else "growing"
-    capacity = max(map(len, request.contexts)) + request.max_new_tokens + strategy.lookahead
+        step = _step(model, request, strategy, keep, rows, cache, capacity)
+    if step is not None:
+        cache, capacity = ("static", _roomy(capacity)) if graphs.are_for(model) else ("growing", capacity)
     _check_callers_cache(request, rows, capacity)
     _check_prompt_inputs(request, rows, cached=cache != "none")
     if keep.attentions:
@@ -80,8 +81,14 @@ def open_target(
 
 
 def _step(
-    model: "PreTrainedModel", request: Request, strategy: Strategy, keep: Keep, rows: int, cache: Any
-) -> CompiledStep | None:
+    model: "PreTrainedModel",
+    request: Request,
+    strategy: Strategy,
+    keep: Keep,
+    rows: int,
+    cache: "str | Cache",
+    capacity: int,
+) -> CompiledStep | OneToken | None:
     """The compiled step, ready for this call; None where there is none, and a warning says why."""
     kind = cache if isinstance(cache, str) else type(cache).__name__
     reasons = {
@@ -96,6 +103,8 @@ def _step(
     reason = next((reason for reason, found in reasons.items() if found), None)
     if reason is None:
         try:
+            if graphs.are_for(model):
+                return graphs.graphed_call(model, request.config, rows, _roomy(capacity))
             step = compiled_step(model)
             step.prepare(model, min(rows, step.most))
         except NotCompilableError as error:
@@ -104,6 +113,10 @@ def _step(
             return step
     warn_without(model, reason)
     return None
+
+
+def _roomy(capacity: int) -> int:
+    return -(-capacity // graphs.ROOM) * graphs.ROOM
 
 
 def _cache(model: "PreTrainedModel", request: Request, strategy: Strategy) -> "str | Cache":

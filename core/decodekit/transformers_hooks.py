@@ -272,7 +272,10 @@ def hooked_part(model: "PreTrainedModel") -> str | None:
 
 @attrs.frozen
 class OneToken:
-    """transformers' compiled forward, which is for passes of one token a row."""
+    """transformers' compiled forward, which is for passes of one token a row.
+
+    As CUDA graphs it writes every output to the place of the last one, so that outputs are copied.
+    """
 
     run: Callable[..., Any]
 
@@ -282,7 +285,17 @@ class OneToken:
 
     def __call__(self, **inputs: Any) -> Any:
         """The model's output."""
-        return self.run(**inputs)
+        output = self.run(**inputs)
+        for name, value in output.items():
+            output[name] = _copied(value)
+        return output
+
+
+def _copied(value: Any) -> Any:
+    """Tensors, and tuples of them, anew; a cache as it is."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    return tuple(map(_copied, value)) if isinstance(value, tuple) else value
 
 
 def compiled_call(model: "PreTrainedModel", config: GenerationConfig, cache: Cache | None) -> OneToken | None:
