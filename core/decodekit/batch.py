@@ -252,9 +252,10 @@ class Batch:
 
         Raises:
             PluginError: the blocks do not fit the rows or ``dist``.
+            NonFiniteLogitsError, EmptySupportError: of what ``dist`` has not told yet.
         """
         blocks = as_blocks(tokens)
-        self._check(blocks, dist)
+        dist.check(self._longest(blocks, dist))
         each = [block[0] for block in blocks if len(block) == 1]
         column = as_column(tokens, each, self.target.device) if len(each) == len(blocks) else None
         if reasons is None and column is not None:
@@ -271,7 +272,7 @@ class Batch:
             row.finish_reason = reason
         self._ledger.append(blocks)
 
-    def _check(self, blocks: list[list[int]], dist: Distribution) -> None:
+    def _longest(self, blocks: list[list[int]], dist: Distribution) -> int:
         columns, longest = dist.width, max(map(len, blocks), default=0)
         if len(blocks) != len(self.rows) or longest > columns or self._committed:
             message = (
@@ -280,6 +281,7 @@ class Batch:
                 "give one block a row, once a step"
             )
             raise PluginError(message)
+        return longest
 
     def select(self, rows: Sequence[int] | Tensor) -> None:
         """Keep the given rows, in that order, with all that belongs to them.
@@ -315,8 +317,7 @@ class Batch:
 
     def _fork(self, row: Row) -> Row:
         twin = row.fork()
-        twin.lane = self._lanes[row.prompt]
-        twin.slot = -1
+        twin.lane, twin.slot = self._lanes[row.prompt], -1
         self._lanes[row.prompt] += 1
         return twin
 
@@ -391,10 +392,9 @@ class Batch:
     def stats(self) -> dict[str, Any]:
         """Counters over all sessions and rows so far."""
         rows = [*self.rows, *self.finished]
-        sessions = [tracked.session for tracked in self._sessions.values()]
         return {
             "forward_passes": self._sessions[TARGET].session.forward_passes,
-            "tokens_fed": sum(session.tokens_fed for session in sessions),
+            "tokens_fed": sum(tracked.session.tokens_fed for tracked in self._sessions.values()),
             "drafted": sum(row.drafted for row in rows),
             "accepted": sum(row.accepted for row in rows),
         }

@@ -14,6 +14,9 @@ __all__ = ["Item", "read_item"]
 _CHAT = '[{"role": "user", "content": "..."}]'
 _FORMS = f'a text, a chat ({_CHAT}), token ids, or an object with "prompt" or "messages"'
 _OWN = ("prompt", "messages", "id", "seed")
+_PARTS = {"strategy", "custom_generate", "processors", "processor", "chain", "assistant_model", "system"}
+_MEANS = {"model", "quant", "dtype", "device", "compile", "batch_size", "token_logprobs", "logprobs", "chat"}
+"""Arguments of a call and options of ``decodekit batch`` that no prompt has of its own."""
 
 
 @attrs.frozen(eq=False)
@@ -54,6 +57,11 @@ def read_item(value: Any, tokenizer: Any, known: Collection[str]) -> Item:
         raise ParameterError(message + nearest(str(next(iter(value), "")), () if given else _OWN[:2]))
     settings = {name: own for name, own in value.items() if name not in _OWN}
     for name in settings:
+        if name not in known and name in _PARTS | _MEANS:
+            message = (
+                f"{name!r} is no value that a prompt may have: all have the same, which the call is given"
+            )
+            raise ParameterError(message)
         if name not in known:
             message = f"{name!r} is no value that a prompt may have."
             raise ParameterError(message + nearest(str(name), sorted({*known, *_OWN})))

@@ -175,7 +175,7 @@ def prepare(
             "logits_processor": options.logits_processor or None,
             "prefix_allowed_tokens_fn": options.prefix_allowed_tokens_fn,
         }
-        refuse_unused({**values, **per_row, **own})
+        refuse_unused({**values, **own}, per_row)
     objects = {name: getattr(options, name) for name in ("assistant_model", "assistant_tokenizer")}
     assistant = {name: value for name, value in objects.items() if value is not None}
     fields = set_fields(model.generation_config) | set_fields(generation_config)

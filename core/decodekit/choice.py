@@ -1,6 +1,6 @@
 """Which strategy a call uses, and what of transformers' arguments is refused."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import GenerationConfig
@@ -192,10 +192,11 @@ def refuse_not_yet(config: GenerationConfig) -> None:
             raise UnsupportedArgumentError(message)
 
 
-def refuse_unused(values: Mapping[str, Any]) -> None:
+def refuse_unused(values: Mapping[str, Any], per_row: Mapping[str, Sequence[Any]]) -> None:
     """Raise `ParameterError` for keywords that an explicit chain would leave without effect."""
+    given = {**values, **{name: _of_prompts(each) for name, each in per_row.items()}}
     for field in FIELDS:
-        value = values.get(field.name)
+        value = given.get(field.name)
         if value is not None:
             message = (
                 f"processors= is the whole chain, so {field.name}={value!r} would have no effect: "
@@ -204,13 +205,19 @@ def refuse_unused(values: Mapping[str, Any]) -> None:
             raise ParameterError(message)
 
 
-def refuse_unsampled(strategy: Strategy, per_row: Mapping[str, Any]) -> None:
+def _of_prompts(values: Sequence[Any]) -> Any:
+    """The values of the prompts; of a single one the value itself, which may have been given so."""
+    return values[0] if len(values) == 1 else values
+
+
+def refuse_unsampled(strategy: Strategy, per_row: Mapping[str, Sequence[Any]]) -> None:
     """Raise `ParameterError` for values for each prompt that only matter where tokens are drawn."""
     for field in FIELDS:
         if field.sampling and field.name in per_row and not strategy.samples:
+            value = _of_prompts(per_row[field.name])
             message = (
-                f"{field.name}={per_row[field.name]!r} would have no effect, because {strategy.NAME} draws "
-                "no tokens: add do_sample=True, or leave it out"
+                f"{field.name}={value!r} would have no effect, because {strategy.NAME} draws no tokens: "
+                "add do_sample=True, or leave it out"
             )
             raise ParameterError(message)
 

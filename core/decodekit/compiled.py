@@ -19,6 +19,7 @@ from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from decodekit import streamed
 from decodekit.caches import new_cache
+from decodekit.errors import DecodekitWarning
 from decodekit.kernels import NotCompilableError
 from decodekit.regions import MOST_TOKENS, Form, Region
 from decodekit.streamed import StreamedLinear, is_streamable
@@ -80,7 +81,7 @@ def asked_for(model: "PreTrainedModel") -> bool:
 def warn_without(model: "PreTrainedModel", reason: object) -> None:
     """Tell the caller that ``compile=True`` has no effect, and why."""
     message = f"compile=True has no effect on {type(model).__name__}: {reason}"
-    warnings.warn(message, stacklevel=3)
+    warnings.warn(message, DecodekitWarning, stacklevel=3)
 
 
 def compiled_step(model: "PreTrainedModel") -> "CompiledStep":

@@ -98,6 +98,15 @@ class Distribution:
             [[column.memories[row][0] for column in columns] for row in rows] if kept else (),
         )
 
+    def check(self, width: int) -> None:
+        """Raise what the first columns have to say of their logits, where nobody has looked at them.
+
+        Raises:
+            NonFiniteLogitsError, EmptySupportError: as `process` does.
+        """
+        for column in self.columns[:width]:
+            column.check()
+
     def column(self, row: int, column: int) -> tuple[Tensor, Tensor]:
         """Logits and scores [V] of one row after ``column`` tokens of its draft."""
         logits = self.logits[row] if self.logits.dim() == 2 else self.logits[row, column]
@@ -140,6 +149,10 @@ class _Selected(Distribution):
     def width(self) -> int:
         """How many columns there are."""
         return self._whole.width
+
+    def check(self, width: int) -> None:
+        """Ask the whole, which need not be copied for it."""
+        self._whole.check(width)
 
 
 def unprocessed(rows: Sequence[Row], logits: Tensor) -> Distribution:

@@ -12,6 +12,7 @@ __all__ = [
     "CapabilityError",
     "DamagedCacheError",
     "DecodekitError",
+    "DecodekitWarning",
     "DuplicateNameError",
     "EmptySupportError",
     "MissingLibraryError",
@@ -30,6 +31,10 @@ __all__ = [
 
 class DecodekitError(Exception):
     """The root of all errors that decodekit raises on purpose."""
+
+
+class DecodekitWarning(UserWarning):
+    """Something that was asked for has no effect; the result is right."""
 
 
 class ParameterError(DecodekitError, ValueError):

@@ -37,11 +37,12 @@ class Glimpse(Scores):
             careful: gives the scores of the rows that it is called with.
         """
         object.__setattr__(self, "vocab_size", head.vocab_size)  # as attrs does for a frozen class
-        self.__dict__.update(_head=head, _sure=sure, _careful=careful)
+        self.__dict__.update(_head=head, _sure=sure, _careful=careful, _drawn=False)
 
     _head: Head
     _sure: Tensor | None
     _careful: Callable[[list[int]], Scores]
+    _drawn: bool
 
     @cached_property
     def parts(self) -> Sequence[Part]:  # computed at the first look
@@ -63,6 +64,15 @@ class Glimpse(Scores):
         """Where they are."""
         return self._head.ids.device
 
+    def check(self) -> None:
+        """Process what needs care, if nobody has looked; a draw has, so that this costs it nothing.
+
+        Raises:
+            NonFiniteLogitsError, EmptySupportError: as `decodekit.distribution.process` does.
+        """
+        if not self._drawn:
+            _ = self.parts
+
     def draw(self, field: Field) -> Tensor:
         """A token for each row, int64 [B]; see `Scores.draw`."""
         if "parts" in self.__dict__:
@@ -74,6 +84,7 @@ class Glimpse(Scores):
         sure = ratio[:, -1] < ratio[:, 0] * (1 - BLUR) if p.shape[-1] > 1 else ratio[:, 0].isfinite()
         sure = sure if self._sure is None else sure & self._sure
         if bool(sure.all()):
+            self.__dict__["_drawn"] = True
             return head.ids.gather(1, place[:, :1])[:, 0]
         return super().draw(field)
 

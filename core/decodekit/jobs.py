@@ -143,10 +143,7 @@ class _Kinds:
         key = json.dumps([values, id(chain), width], sort_keys=True, default=id)
         if key not in self._found:
             settings = {name: [value] if name in _OF_CHAIN else value for name, value in values.items()}
-            try:
-                call = setup.prepare(settings, chain, [ids], [0])
-            except DecodekitError as error:
-                raise _plain(error, values) from error
+            call = setup.prepare(settings, chain, [ids], [0])
             call.chains = [self._known(call, bound) for bound in call.chains]
             self._found[key] = Kind(settings, chain, call, can_admit(setup.model, call))
         return self._found[key]
@@ -215,14 +212,6 @@ def read_jobs(
         drawn = int(torch.randint(2**62, ())) if own is None and kind.call.strategy.samples else own
         jobs.append(Job(index, item, kind, drawn if kind.call.strategy.samples else None))
     return jobs
-
-
-def _plain(error: DecodekitError, values: Mapping[str, Any]) -> DecodekitError:
-    """The error with values as they were given, which are lists of one elsewhere."""
-    text = str(error)
-    for name, value in values.items():
-        text = text.replace(f"{name}={[value]!r}", f"{name}={value!r}")
-    return type(error)(text)
 
 
 def _check_length(model: "PreTrainedModel", item: Item) -> None:

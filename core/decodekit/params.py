@@ -223,21 +223,30 @@ def _info(field: "attrs.Attribute[Any]", hint: Any) -> ParamInfo:
     return ParamInfo(field.name, hint, type_name, field.default, **spec)
 
 
-def build(cls: type, values: Mapping[str, Any]) -> Any:
+def build(cls: type, values: Mapping[str, Any], noun: str = "plugin") -> Any:
     """Make an instance of ``cls`` from parameter values by name.
 
     Texts are read as the command line would; an unknown or missing parameter is named, with the
     nearest known one.
 
+    Args:
+        cls: the class.
+        values: its parameters.
+        noun: what messages call its kind.
+
     Raises:
         ParameterError: a name is unknown or missing, or a value is not allowed.
     """
     infos = params_of(cls)
-    name = getattr(cls, "NAME", cls.__name__)
+    name = f"{noun} {getattr(cls, 'NAME', cls.__name__)!r}"
     for key in values:
+        if not infos:
+            message = f"{name} takes no parameters: leave {key!r} out"
+            raise ParameterError(message)
         if key not in infos:
-            known = ", ".join(infos) or "none"
-            message = f"{name} has no parameter {key!r}; its parameters: {known}.{nearest(key, infos)}"
+            message = (
+                f"{name} has no parameter {key!r}; its parameters: {', '.join(infos)}.{nearest(key, infos)}"
+            )
             raise ParameterError(message)
     missing = [key for key, info in infos.items() if info.required and key not in values]
     if missing:

@@ -126,9 +126,9 @@ class Registry:
         if isinstance(spec, (tuple, list)) and len(spec) == 2 and isinstance(spec[1], Mapping):
             what, values = spec
         if isinstance(what, str):
-            return build(self.entry(kind, what).cls, values)
+            return build(self.entry(kind, what).cls, values, NOUNS[kind])
         if isinstance(what, type):
-            return build(check_class(kind, what), values)
+            return build(check_class(kind, what), values, NOUNS[kind])
         if isinstance(spec, BASES[kind]):
             check_class(kind, type(spec))
             return spec

@@ -164,6 +164,9 @@ class Scores:
             p = wide.gather(1, part.ids)
         return part.tokens(race(part.logits, noise, p))
 
+    def check(self) -> None:
+        """Raise what is wrong with the logits, where it is not known yet; here it is."""
+
     def row(self, row: int) -> Tensor:
         """The scores of one row in the places of their tokens, [V]."""
         part, place = self._home[row]

@@ -67,8 +67,8 @@ def test_a_chain_is_what_its_text_says(text):
         ("top_k=(50", ParameterError, "top_k='(50' is not allowed"),
         ("topk=50", UnknownNameError, "Did you mean 'top_k'"),
         ("top_k=-1", ParameterError, "top_k must be int in [0, inf)"),
-        ("top_k(k=3)", ParameterError, "top_k has no parameter 'k'"),
-        ("bad_words_ids", ParameterError, "bad_words_ids needs bad_words_ids"),
+        ("top_k(k=3)", ParameterError, "processor 'top_k' has no parameter 'k'"),
+        ("bad_words_ids", ParameterError, "processor 'bad_words_ids' needs bad_words_ids"),
     ],
 )
 def test_an_error_names_what_is_wrong(text, error, message):

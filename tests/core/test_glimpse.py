@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from contextlib import nullcontext
 
 import decodekit as dk
 import pytest
@@ -89,6 +90,24 @@ def test_a_draw_finds_what_is_not_finite(value):
     field = SeededNoise().field(rows_of([0] * 4), [3] * 4, V, Purpose.TOKEN)
     with pytest.raises(NonFiniteLogitsError, match="row 2"):
         p.columns[0].draw(field)
+
+
+@pytest.mark.parametrize("row", [None, 2])
+def test_who_does_not_look_is_told_by_the_check(row):
+    x = logits(0)
+    chain = Chain.parse("temperature=0.5 > top_k=5 > top_p=0.9")
+    if row is not None:
+        x[row, 17] = math.nan
+    for p in (dist([chain], [0] * 4, x), dist([chain], [0] * 4, x).select([0, 1])):
+        with nullcontext() if row is None else pytest.raises(NonFiniteLogitsError, match="row 2"):
+            p.check(1)
+
+
+def test_a_draw_has_looked_already():
+    p = dist([Chain.parse("temperature=0.5 > top_k=5")], [0] * 4, logits(0, scale=8.0))
+    p.columns[0].draw(SeededNoise().field(rows_of([0] * 4), [3] * 4, V, Purpose.TOKEN))
+    p.check(1)
+    assert "parts" not in vars(p.columns[0])
 
 
 def test_a_processor_before_the_truncation_can_not_hide_what_is_not_finite():

@@ -219,7 +219,7 @@ def test_an_unknown_parameter_is_named_with_all_that_there_are(name):
     with pytest.raises(ParameterError) as error:
         build(Knobs, {name: 1})
     known = "rate, count, loud, mode, limit, breakers"
-    assert str(error.value).startswith(f"knobs has no parameter {name!r}; its parameters: {known}.")
+    assert str(error.value).startswith(f"plugin 'knobs' has no parameter {name!r}; its parameters: {known}.")
 
 
 @given(st.sampled_from(list(KNOBS)), st.data())
@@ -229,7 +229,13 @@ def test_a_slip_of_the_pen_has_its_near_miss(name, data):
         build(Knobs, {name[:place] + "_" + name[place:]: 1})
 
 
+def test_what_has_no_parameters_says_so_with_its_kind():
+    with pytest.raises(ParameterError) as error:
+        build(int, {"size": 4}, "quantization backend")
+    assert str(error.value) == "quantization backend 'int' takes no parameters: leave 'size' out"
+
+
 def test_a_missing_parameter_is_named_with_its_help():
-    with pytest.raises(ParameterError, match=r"needy needs size: Give its size\."):
+    with pytest.raises(ParameterError, match=r"plugin 'needy' needs size: Give its size\."):
         build(Needy, {})
     assert build(Needy, {"size": 4}) == Needy(4)

@@ -204,7 +204,11 @@ OURS = {
     "strategy": ({"strategy": "gredy"}, dk.UnknownNameError, "Did you mean 'greedy'"),
     "no strategy": ({"strategy": 7}, dk.ParameterError, "7"),
     "processor": ({"processors": ["topp"]}, dk.UnknownNameError, "Did you mean 'top_p'"),
-    "parameter": ({"processors": [("top_p", {"p": 0.5})]}, dk.ParameterError, "top_p has no parameter 'p'"),
+    "parameter": (
+        {"processors": [("top_p", {"p": 0.5})]},
+        dk.ParameterError,
+        "'top_p' has no parameter 'p'",
+    ),
     "prefix beside a chain": (
         {"prefix_allowed_tokens_fn": lambda batch_id, tokens: [5], "processors": ["top_k"]},
         dk.ParameterError,

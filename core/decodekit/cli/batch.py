@@ -95,6 +95,8 @@ def batch(
     stopped by Ctrl-C.
     """
     lines = _lines(source, target)
+    values, unread = _read(lines)
+    _check_ids(values)
     chosen = custom_strategy(custom_generate, strategy) if custom_generate is not None else strategy
     arguments: dict[str, Any] = read_settings(settings or ())
     check_settings(arguments, chosen)
@@ -110,15 +112,17 @@ def batch(
     backend = registry().resolve("quant_backends", read_spec(quant))
     console = Console(stderr=True)
     with open_records(target, noted, source.read_bytes(), overwrite=overwrite) as records:
-        left = {number: line for number, line in lines.items() if number not in records.done}
-        if not left:
+        if not lines.keys() - records.done.keys():
             wrong = f", {records.failed} with errors" if records.failed else ""
             _say(console, f"nothing is left to do: {target} has all {len(lines)} lines{wrong}")
             raise typer.Exit(SOME_FAILED if records.failed else 0)
         if not sys.stderr.isatty():  # a bar of the weights is for people, not for logs
             logging.disable_progress_bar()
         loaded, tokenizer = load(model, quant=backend, device_map=device, dtype=dtype, compile=compile)
-        unread, prompts = _prompts(left, chat=chat, system=system)
+        unread = {number: error for number, error in unread.items() if number not in records.done}
+        prompts = {number: value for number, value in values.items() if number not in records.done}
+        if chat:
+            prompts = {number: _as_chat(value, system) for number, value in prompts.items()}
         results = stream_batch(
             loaded,
             tokenizer,
@@ -160,24 +164,36 @@ def _lines(source: Path, target: Path) -> dict[int, bytes]:
     return lines
 
 
-def _prompts(
-    lines: Mapping[int, bytes], *, chat: bool, system: str | None
-) -> tuple[dict[int, ParameterError], dict[int, Any]]:
-    """The lines that are no JSON and why, and the prompts of the others."""
+def _read(lines: Mapping[int, bytes]) -> tuple[dict[int, Any], dict[int, ParameterError]]:
+    """The values of the lines, and of those that are no JSON why."""
+    values: dict[int, Any] = {}
     wrong: dict[int, ParameterError] = {}
-    prompts: dict[int, Any] = {}
     for number, line in lines.items():
         try:
-            value = json.loads(line.decode("utf-8"))
+            values[number] = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             wrong[number] = ParameterError(f"the line is not UTF-8: {error.reason} at byte {error.start}")
         except json.JSONDecodeError as error:
             wrong[number] = ParameterError(f"the line is not JSON: {error.msg} at column {error.colno}")
         except RecursionError:
             wrong[number] = ParameterError("the line is not JSON that can be read: it is nested too deeply")
-        else:
-            prompts[number] = _as_chat(value, system) if chat else value
-    return wrong, prompts
+    return values, wrong
+
+
+def _check_ids(values: Mapping[int, Any]) -> None:
+    """Refuse an id that two lines have: who joins results and prompts by it would join wrong ones."""
+    first: dict[str, int] = {}
+    for number, value in values.items():
+        own = value.get("id") if isinstance(value, Mapping) else None
+        if own is None:
+            continue
+        other = first.setdefault(json.dumps(own, sort_keys=True), number)
+        if other != number:
+            message = (
+                f"lines {other} and {number} of the input have the same id, {own!r}: give each line its own, "
+                'or leave ids out, as every result has the number of its "line"'
+            )
+            raise ParameterError(message)
 
 
 def _as_chat(value: Any, system: str | None) -> Any:

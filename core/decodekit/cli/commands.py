@@ -1,5 +1,8 @@
 """The command ``decodekit`` and its subcommands."""
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +18,7 @@ from decodekit.cli.generate import WithPlugins, generate
 from decodekit.cli.new import new
 from decodekit.cli.plugins import plugins
 from decodekit.cli.quant import quant
-from decodekit.errors import DecodekitError
+from decodekit.errors import DecodekitError, DecodekitWarning
 
 __all__ = ["app", "main"]
 
@@ -29,7 +32,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with _notes():
+                return super().invoke(ctx)
         except DecodekitError as error:
             console = Console(stderr=True)
             if ctx.params.get("debug"):
@@ -38,6 +42,26 @@ class Commands(TyperGroup):
             raise typer.Exit(REFUSED) from error
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Tell each warning of decodekit once, in a line, and leave those of others to Python."""
+    told = set[str]()
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, DecodekitWarning):
+            others(message, category, *where, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            note = f"note: {message}"
+            Console(stderr=True).print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DecodekitWarning)
+        warnings.showwarning = show
+        yield
 
 
 app = typer.Typer(

@@ -327,6 +327,10 @@ ADVICE: dict[str, Advice] = {
         "Looking at a call must not change it.",
         "Do not draw or compute depending on what was asked to be recorded.",
     ),
+    "S39 admission": Advice(
+        "In a list of prompts each joins a running batch: its text would depend on who was there before.",
+        "Keep what belongs to a row in `row.memo`, and nothing for the call, or do not declare `ADMITS`.",
+    ),
     "D1 contract": Advice(
         "A draft of a wrong shape, or of ids that do not exist, fails deep inside the forward pass.",
         "Return one list for each row, no longer than `lengths`, of plain ints below the vocabulary size.",

@@ -70,11 +70,14 @@ class Case:
         processor = attrs.evolve(self.processor, **values)  # type: ignore[misc]  # what has parameters is an attrs class
         return attrs.evolve(self, processor=processor)
 
-    def run(self, **changes: Any) -> Tensor:
-        """The result; with other ``logits``, ``history``, ``context`` or ``processor`` where given."""
+    def run(self, *, past: Tensor | None = None, **changes: Any) -> Tensor:
+        """The result; with other ``logits``, ``history``, ``context`` or ``processor`` where given.
+
+        The logits of which states come are ``past``, or else those of now.
+        """
         case = attrs.evolve(self, **changes)
         try:
-            return apply(case.bound(), case.logits, case.history)
+            return apply(case.bound(), case.logits, case.history, past)
         except Exception as error:  # whatever a plugin raises is a finding
             message = f"it raised {type(error).__name__}: {error}\n{case}"
             raise BrokenPromiseError(message) from error
@@ -111,10 +114,11 @@ def expect(condition: bool | Tensor, case: Case, message: str) -> None:
         raise BrokenPromiseError(f"{message}\n{case}")  # noqa: EM102  # made of both, and only here
 
 
-def apply(processor: Processor, logits: Tensor, history: History) -> Tensor:
+def apply(processor: Processor, logits: Tensor, history: History, past: Tensor | None = None) -> Tensor:
     """Call a bound processor; one with states gets those that it would have at the end of the history."""
     if isinstance(processor, StatefulProcessor):
-        return processor.process(logits, history, states_of(processor, logits, history))
+        states = states_of(processor, logits if past is None else past, history)
+        return processor.process(logits, history, states)
     return processor(logits, history)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from decodekit.strategy import Strategy
 from decodekit.testing import (
+    strategy_admission,
     strategy_batches,
     strategy_conduct,
     strategy_drafts,
@@ -28,6 +29,7 @@ STRATEGY_CHECKS: tuple[Check[StrategySubject], ...] = in_order(
     strategy_search.CHECKS,
     strategy_drafts.CHECKS,
     strategy_leaks.CHECKS,
+    strategy_admission.CHECKS,
 )
 """Every check, in the order of the numbers."""
 

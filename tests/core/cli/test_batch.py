@@ -1,5 +1,6 @@
 """A file of prompts in, a file of results out: no line lost, none twice, whatever stops it."""
 
+import importlib
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import time
 
 import decodekit
 import pytest
+from decodekit.compiled import ask_for
 from decodekit.load import load
 from filelock import FileLock
 
@@ -122,6 +124,11 @@ WRONG = [
     ({"prompt": "x", "max_new_tokens": "many"}, "ParameterError", "max_new_tokens='many' is not allowed"),
     ({"prompts": "x", "id": 5}, "ParameterError", "Did you mean 'prompt'"),
     ({"prompt": "x", "return_dict_in_generate": True}, "ParameterError", "no value that a prompt may have"),
+    (
+        {"prompt": "x", "strategy": "beam"},
+        "ParameterError",
+        "'strategy' is no value that a prompt may have: all",
+    ),
     (12, "ParameterError", "12 is no prompt"),
     ("\ud800", "ParameterError", "the tokenizer can't read the prompt"),
 ]
@@ -139,7 +146,38 @@ def test_a_wrong_line_is_an_error_of_its_own(batch):
     assert found[len(lines) + 1]["finish_reason"] == "length"
     again = batch()
     assert again.exit_code == 1
-    assert again.stderr == f"nothing is left to do: out.jsonl has all 12 lines, {len(lines)} with errors\n"
+    assert again.stderr == f"nothing is left to do: out.jsonl has all 13 lines, {len(lines)} with errors\n"
+
+
+@pytest.mark.parametrize("same", ["b", 7, {"a": [1], "b": None}])
+def test_two_lines_of_one_id_are_refused_before_anything_runs(batch, refused, monkeypatch, same):
+    monkeypatch.setattr("decodekit.cli.batch.load", None)
+    lines = ["x", {"prompt": "y", "id": same}, b"no json\n", {"prompt": "z", "id": same}]
+    assert f"lines 2 and 4 of the input have the same id, {same!r}: give each" in refused(batch(lines=lines))
+
+
+def test_ids_that_differ_in_their_type_are_two(batch):
+    lines = [{"prompt": "x", "id": own} for own in ("7", 7, None, None)]
+    assert [by_line(batch(lines=lines).path)[number].get("id") for number in (1, 2, 3, 4)] == [
+        "7",
+        7,
+        None,
+        None,
+    ]
+
+
+def test_a_call_without_a_compiled_step_is_told_in_a_line_and_once(batch, monkeypatch):
+    def only_ask(loaded, asked):  # compiling takes a minute
+        ask_for(loaded[0])
+        return loaded
+
+    monkeypatch.setattr(importlib.import_module("decodekit.load"), "_compiled", only_ask)
+    arguments = ["--compile", "--set", "use_cache=false", "--set", "num_beams=2", "--batch-size", 1]
+    result = batch(*arguments, lines=["Hi", "Ho"])
+    assert result.exit_code == 0, result.output
+    note, end = result.stderr.splitlines()  # of two batches
+    assert note.startswith("note: compile=True has no effect on LlamaForCausalLM: it needs a cache")
+    assert end.startswith("2 lines into out.jsonl")
 
 
 def test_options_of_the_model_get_to_it(batch, monkeypatch):

@@ -1,7 +1,9 @@
+import re
+
 import attrs
 import pytest
 from decodekit import ParameterError
-from decodekit.testing import ConformanceError, Outcome
+from decodekit.testing import ConformanceError, Outcome, search
 from decodekit.testing.check import (
     PROFILES,
     BrokenPromiseError,
@@ -48,6 +50,21 @@ def test_the_smallest_counter_example_is_found():
     assert result.outcome is Outcome.FAILED
     assert (result.id, result.title) == ("X1", "small numbers")
     assert result.detail == "broken: Numbers stay below the limit.\ngot 501"
+
+
+def test_a_search_that_is_stopped_gives_the_smallest_that_it_has_found(monkeypatch):
+    @check("X3")
+    def small_sums(subject, draw):
+        """Sums stay below the limit."""
+        numbers = draw(st.lists(st.integers(0, 9), min_size=draw(st.integers(0, 20))))
+        more = draw(st.integers(0, 9))
+        if sum(numbers) > subject.limit and more:
+            raise BrokenPromiseError(f"got {sum(numbers)}")
+
+    monkeypatch.setattr(search, "_SECONDS", 0.0)
+    found = small_sums.search(Limit(20), 200)
+    assert re.fullmatch(r"broken: Sums stay below the limit\.\ngot \d+", found.text)
+    assert "test_x3_small_sums" in found.test
 
 
 def test_no_counter_example_is_a_pass():
