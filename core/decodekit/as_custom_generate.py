@@ -9,6 +9,7 @@ from transformers import GenerationConfig, UnbatchedClassifierFreeGuidanceLogits
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
 from transformers.utils import ModelOutput
 
+from decodekit.choice import strategy_pair
 from decodekit.contract import BASES, check_class
 from decodekit.errors import ParameterError, UnsupportedArgumentError
 from decodekit.generate import generate
@@ -92,7 +93,7 @@ def as_custom_generate(
 
 
 def _class_of(strategy: Any) -> Any:
-    what = strategy[0] if isinstance(strategy, (tuple, list)) and strategy else strategy
+    what, _ = strategy_pair(strategy)
     if isinstance(what, str):
         return registry().entry("strategies", what).cls
     cls = what if isinstance(what, type) else type(what)

@@ -7,7 +7,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from decodekit.blocks import advance, as_blocks, as_column, forced_tokens
+from decodekit.blocks import advance, as_blocks, as_column, forced_tokens, longest_of
 from decodekit.chain import Chain, wide
 from decodekit.distribution import Distribution, Drafts, process, unprocessed
 from decodekit.draws import draw, positions
@@ -18,11 +18,11 @@ from decodekit.keep import Keep, Recorder
 from decodekit.ledger import Ledger
 from decodekit.model_inputs import ModelInputs
 from decodekit.randomness import Noise, Purpose
-from decodekit.row import NEGATIVE, TARGET, Row, give_free_slots
+from decodekit.row import NEGATIVE, TARGET, Row, give_free_slots, row_numbers
 from decodekit.session import Session
 from decodekit.stopping import StopRules
 from decodekit.traces import Trace
-from decodekit.tracking import Branch, OwnSession, TrackedSession
+from decodekit.tracking import Branch, OwnSession, Sessions, TrackedSession
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -87,11 +87,9 @@ class Batch:
         self.returns = returns
         self._copies = copies
         self._hidden = hidden
-        self._sessions = {
-            TARGET: TrackedSession(
-                session, TARGET, hidden=hidden or keep.hidden_states, attentions=keep.attentions
-            )
-        }
+        hidden_states = hidden or keep.hidden_states
+        target = TrackedSession(session, TARGET, hidden=hidden_states, attentions=keep.attentions)
+        self._sessions = Sessions({TARGET: target})
         self._early = [TARGET]  # sessions that are fed once for each prompt
         self._guidance = guidance
         if guidance is not None:
@@ -169,7 +167,7 @@ class Batch:
         drafts: Drafts | None = None,
         *,
         after: Distribution | None = None,
-        session: str = TARGET,
+        guided: bool = True,
     ) -> Distribution:
         """The distribution of the next token under each row's chain: the only way to a probability.
 
@@ -178,11 +176,11 @@ class Batch:
             drafts: as for `forward`; logits [B, V] then follow the whole draft of each row.
             after: in that case, the distribution before the last drafted token; stateful processors
                 need it.
-            session: whose logits they are; only the target's are guided.
+            guided: False for logits of another model than the target, and for those that `guide` gave.
         """
-        if self._guidance is not None and session == TARGET:
-            guided = self.guide(logits, drafts)
-            return attrs.evolve(self.dist(guided, drafts, after=after, session=NEGATIVE), logits=logits)
+        if self._guidance is not None and guided:
+            p = self.dist(self.guide(logits, drafts), drafts, after=after, guided=False)
+            return attrs.evolve(p, logits=logits)
         if self._unprocessed and (logits.dim() == 3 or drafts is None):
             return unprocessed(self.rows, logits)
         return process(self._chains, self.rows, self._ledger.pinned(self.rows), logits, drafts, after)
@@ -254,8 +252,8 @@ class Batch:
             PluginError: the blocks do not fit the rows or ``dist``.
             NonFiniteLogitsError, EmptySupportError: of what ``dist`` has not told yet.
         """
-        blocks = as_blocks(tokens)
-        dist.check(self._longest(blocks, dist))
+        blocks = as_blocks(tokens, dist.logits.shape[-1])
+        dist.check(longest_of(blocks, len(self.rows), dist.width, again=self._committed))
         each = [block[0] for block in blocks if len(block) == 1]
         column = as_column(tokens, each, self.target.device) if len(each) == len(blocks) else None
         if reasons is None and column is not None:
@@ -272,23 +270,13 @@ class Batch:
             row.finish_reason = reason
         self._ledger.append(blocks)
 
-    def _longest(self, blocks: list[list[int]], dist: Distribution) -> int:
-        columns, longest = dist.width, max(map(len, blocks), default=0)
-        if len(blocks) != len(self.rows) or longest > columns or self._committed:
-            message = (
-                f"commit got {len(blocks)} blocks (the longest has {longest} tokens) for "
-                f"{len(self.rows)} rows and {columns} columns of the distribution; "
-                "give one block a row, once a step"
-            )
-            raise PluginError(message)
-        return longest
-
     def select(self, rows: Sequence[int] | Tensor) -> None:
         """Keep the given rows, in that order, with all that belongs to them.
 
-        A row that is named more than once forks: the copies have its past, and random streams of their own.
+        Rows are numbers, or bools for all of them. One that is named more than once forks: the copies have
+        its past, and random streams of their own.
         """
-        index = rows.tolist() if isinstance(rows, Tensor) else [*rows]
+        index = row_numbers(rows, len(self.rows))
         if not index:  # nothing will be asked of the caches any more
             self.rows, self._blocks = [], []
             return

@@ -1,26 +1,62 @@
 """Blocks of tokens, one a row: what is forced to come, what of a draft was right, what is committed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from decodekit.chain import Chain
 from decodekit.distribution import Distribution, Drafts
+from decodekit.errors import PluginError
 from decodekit.row import Row
 from decodekit.session import Session
 from decodekit.strategy import Capability
 
-__all__ = ["advance", "as_blocks", "as_column", "forced_tokens", "verified"]
+__all__ = ["advance", "as_blocks", "as_column", "forced_tokens", "longest_of", "verified"]
 
 _NEEDS = {Capability.ROLLBACK, Capability.POSITIONS}
 
 
-def as_blocks(tokens: Tensor | Drafts) -> list[list[int]]:
-    """Tokens int64 [B], [B, n] or one sequence a row, as one list a row."""
-    if isinstance(tokens, Tensor):
-        tokens = tokens.tolist()
-    return [[block] if isinstance(block, int) else list(block) for block in tokens]
+def as_blocks(tokens: Tensor | Drafts, vocab_size: int) -> list[list[int]]:
+    """Tokens int64 [B], [B, n] or one sequence a row, as one list a row.
+
+    Raises:
+        PluginError: something is no token of a vocabulary of that size.
+    """
+    given: Sequence[Any] = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+    blocks = [[*block] if isinstance(block, (list, tuple)) else [block] for block in given]
+    for block in blocks:
+        for token in block:
+            if type(token) is not int or not 0 <= token < vocab_size:
+                message = (
+                    f"commit got {token!r} as a token: it takes int64 [B] or [B, n], or one list of ints a "
+                    f"row, each below {vocab_size}"
+                )
+                raise PluginError(message)
+    return blocks
+
+
+def longest_of(blocks: list[list[int]], rows: int, columns: int, *, again: bool) -> int:
+    """The length of the longest block.
+
+    Args:
+        blocks: what is committed.
+        rows: how many there are.
+        columns: of the distribution that they are from.
+        again: whether something was committed in this step already.
+
+    Raises:
+        PluginError: the blocks do not fit these.
+    """
+    longest = max(map(len, blocks), default=0)
+    if len(blocks) != rows or longest > columns or again:
+        message = (
+            f"commit got {len(blocks)} blocks (the longest has {longest} tokens) for {rows} rows and "
+            f"{columns} columns of the distribution; give one block a row, once a step"
+        )
+        raise PluginError(message)
+    return longest
 
 
 def as_column(tokens: Tensor | Drafts, each: list[int], device: torch.device) -> Tensor:

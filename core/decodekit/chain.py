@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from decodekit.chain_text import read_chain
+from decodekit.errors import ParameterError
 from decodekit.flow import cuts, openings, run
 from decodekit.head import Head
 from decodekit.history import History
@@ -21,7 +22,15 @@ __all__ = ["Chain", "wide"]
 
 
 def _as_tuple(processors: Iterable[Processor]) -> tuple[Processor, ...]:
-    return tuple(processors)
+    items = (processors,) if isinstance(processors, str) else tuple(processors)
+    wrong = next((item for item in items if not isinstance(item, Processor)), None)
+    if wrong is not None:
+        message = (
+            f"Chain takes instances of decodekit.Processor, and {wrong!r} is none: "
+            'the text of a chain, such as "top_k=50 > min_p=0.05", is for Chain.parse'
+        )
+        raise ParameterError(message)
+    return items
 
 
 @attrs.frozen(slots=False)
@@ -30,6 +39,9 @@ class Chain:
 
     Attributes:
         processors: first applied first.
+
+    Raises:
+        ParameterError: something else is among them.
     """
 
     processors: tuple[Processor, ...] = attrs.field(default=(), converter=_as_tuple)

@@ -21,6 +21,7 @@ __all__ = [
     "refuse_not_yet",
     "refuse_unsampled",
     "refuse_unused",
+    "strategy_pair",
 ]
 
 _MODES = {
@@ -56,6 +57,23 @@ _OF_STRATEGIES: dict[str, Any] = {
 """Fields that belong to one strategy or another, with the value that asks for nothing."""
 
 
+def strategy_pair(strategy: Any) -> tuple[Any, Mapping[str, Any]]:
+    """What a caller names as a strategy, and the parameters beside it.
+
+    Raises:
+        ParameterError: it is a pair of another form.
+    """
+    if not isinstance(strategy, (tuple, list)):
+        return strategy, {}
+    if len(strategy) == 2 and isinstance(strategy[1], Mapping):
+        return strategy[0], strategy[1]
+    message = (
+        f"strategy={strategy!r} is not allowed: it must be a name, a pair (name, {{parameter: value}}), "
+        "or a class or an instance of decodekit.Strategy"
+    )
+    raise ParameterError(message)
+
+
 def asked_strategy(
     strategy: Any, values: dict[str, Any], objects: Mapping[str, Any], configured: Mapping[str, Any]
 ) -> Strategy | None:
@@ -73,7 +91,7 @@ def asked_strategy(
     """
     if strategy is None:
         return None
-    what, given = strategy if isinstance(strategy, (tuple, list)) and len(strategy) == 2 else (strategy, {})
+    what, given = strategy_pair(strategy)
     cls = registry().entry("strategies", what).cls if isinstance(what, str) else what
     spec = what
     fields = GenerationConfig().to_dict().keys()

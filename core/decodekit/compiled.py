@@ -23,6 +23,7 @@ from decodekit.errors import DecodekitWarning
 from decodekit.kernels import NotCompilableError
 from decodekit.regions import MOST_TOKENS, Form, Region
 from decodekit.streamed import StreamedLinear, is_streamable
+from decodekit.tracing import plain_values
 from decodekit.transformers_hooks import hooked_part
 
 if TYPE_CHECKING:
@@ -91,11 +92,20 @@ def compiled_step(model: "PreTrainedModel") -> "CompiledStep":
         NotCompilableError: there is none for this model; the message says why.
     """
     _check(model)
-    made_of = [(id(x), x.dtype, x.device) for x in (*model.parameters(), *model.buffers())]
+    made_of = _made_of(model)
     step = _STEPS.get(model)
-    if step is None or step.made_of != made_of:  # kernels take the weights for what they were
+    if step is None or step.made_of != made_of:  # kernels take modules and weights for what they were
         step = _STEPS[model] = CompiledStep(*_twin(model), made_of)
     return step
+
+
+def _made_of(model: "PreTrainedModel") -> list[Any]:
+    """What tells a model from the same one when it has been changed, but for the values of its weights."""
+    tensors = [(id(x), x.dtype, x.device) for x in (*model.parameters(), *model.buffers())]
+    parts = [
+        (name, type(part), type(part).forward, plain_values(part)) for name, part in model.named_modules()
+    ]
+    return [model.config.to_dict(), tensors, parts]
 
 
 class CompiledStep:
@@ -103,9 +113,7 @@ class CompiledStep:
 
     most = MOST_TOKENS
 
-    def __init__(
-        self, twin: "PreTrainedModel", forms: Sequence[Form], made_of: Sequence[tuple[Any, ...]] = ()
-    ) -> None:
+    def __init__(self, twin: "PreTrainedModel", forms: Sequence[Form], made_of: Sequence[Any] = ()) -> None:
         """Take a twin whose layers are compiled, their forms, and what tells its weights from others."""
         self._twin, self._forms, self.made_of = twin, forms, made_of
         self._ready: set[tuple[int, int]] = set()
@@ -178,7 +186,8 @@ def _twin(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":
     for number, layer in enumerate(layers):
         _stream_linears(layer)
         form = Form(layer, model.config, f"the decoder layer of {kind}")
-        layers[number] = Region(layer, forms.setdefault(form.key, form), number)
+        own = next((n for x in layer.modules() if isinstance(n := vars(x).get("layer_idx"), int)), number)
+        layers[number] = Region(layer, forms.setdefault(form.key, form), own)
     head = twin.get_output_embeddings()
     if head is not None and is_streamable(head):
         streaming = StreamedLinear(head)
@@ -190,12 +199,14 @@ def _twin(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":
 def _check(model: "PreTrainedModel") -> None:
     """Refuse by name what is known not to work and may change between two calls."""
     hooked = hooked_part(model)
+    replaced = next((name or "the model" for name, x in model.named_modules() if "forward" in vars(x)), None)
     reasons = {
         "it is an encoder-decoder model": model.config.is_encoder_decoder,
         "its parts are on several devices": len(set(getattr(model, "hf_device_map", {}).values())) > 1,
         "its attention can't be replaced": not model._supports_attention_backend,
         "it is in training mode": model.training,
         f"{hooked} has hooks, which kernels do not call": hooked is not None,
+        f"the forward of {replaced} was replaced, and kernels run that of its class": replaced is not None,
     }
     for reason, found in reasons.items():
         if found:

@@ -13,7 +13,7 @@ from decodekit.errors import EmptySupportError, NonFiniteLogitsError, PluginErro
 from decodekit.glimpse import glimpse
 from decodekit.head import Head
 from decodekit.history import History
-from decodekit.row import Row
+from decodekit.row import Row, row_numbers
 from decodekit.scores import Memory, Part, Scores
 
 __all__ = ["Distribution", "Drafts", "process", "unprocessed"]
@@ -82,8 +82,8 @@ class Distribution:
         return tokens[0] if self.logits.dim() == 2 else torch.stack(tokens, dim=1)
 
     def select(self, rows: Sequence[int] | Tensor) -> "Distribution":
-        """The given rows, in that order; a row may be named more than once."""
-        return _Selected(self, rows.tolist() if isinstance(rows, Tensor) else [*rows])
+        """The given rows, in that order, as numbers or as bools; one may be named more than once."""
+        return _Selected(self, row_numbers(rows, len(self.logits)))
 
     @staticmethod
     def stack(columns: "Sequence[Distribution]") -> "Distribution":

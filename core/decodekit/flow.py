@@ -7,13 +7,14 @@ import attrs
 import torch
 from torch import Tensor
 
+from decodekit.errors import PluginError
 from decodekit.head import WIDTH, Cut, Head
 from decodekit.history import History
 from decodekit.place import Scope
 from decodekit.processor import Processor, StatefulProcessor
 from decodekit.scores import Memory, Part, Scores
 
-__all__ = ["cuts", "openings", "run"]
+__all__ = ["applied", "cuts", "openings", "run"]
 
 _MOST = 4
 """A set of more than a fourth of the vocabulary is no shorter than the vocabulary."""
@@ -38,6 +39,26 @@ def openings(processors: Sequence[Processor]) -> list[int]:
             reaches[place] = reaches[place + 1]
     unclean = max((place for place, processor in enumerate(processors) if processor.CLEANS), default=-1)
     return [0 if place <= unclean else reach for place, reach in enumerate(reaches)]
+
+
+def applied(processor: Processor, logits: Tensor, history: History) -> Tensor:
+    """What a processor without a state makes of logits [b, V], or [b, C].
+
+    Raises:
+        PluginError: it gives something else than logits of that shape.
+    """
+    return _checked(processor, logits, processor(logits, history))
+
+
+def _checked(processor: Processor, logits: Tensor, given: Tensor) -> Tensor:
+    if not isinstance(given, Tensor) or given.shape != logits.shape:
+        found = f"shape {list(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+        message = (
+            f"the processor {processor.describe()} gave {found} for logits of shape {list(logits.shape)}: it "
+            "must return a new tensor of the same shape"
+        )
+        raise PluginError(message)
+    return given
 
 
 @attrs.define(eq=False)
@@ -73,9 +94,9 @@ class Flow:
     def call(self, processor: Processor, logits: Tensor, ids: Tensor | None) -> Tensor:
         """The logits after a processor; what one with a state remembers is kept."""
         if not isinstance(processor, StatefulProcessor):
-            return processor(logits, self.history)
+            return applied(processor, logits, self.history)
         given = [state[len(memory)] for state, memory in zip(self.states, self.memories, strict=True)]
-        processed = processor.process(logits, self.history, given)
+        processed = _checked(processor, logits, processor.process(logits, self.history, given))
         for place, (kept, memory) in enumerate(
             zip(processor.memory(logits, processed), self.memories, strict=True)
         ):
@@ -121,7 +142,7 @@ def _step(processor: Processor, reach: int, flow: Flow) -> list[Flow]:
         return [_in_places(processor, flow.head, flow)]
     if processor.PLACE.scope is Scope.HEAD:
         processed = flow.call(processor, flow.head.logits, flow.head.ids)
-        flow.head = flow.head.to(processed, lambda whole: processor(whole, flow.history))
+        flow.head = flow.head.to(processed, lambda whole: applied(processor, whole, flow.history))
         return [flow]
     head = flow.head.sorted()
     processed = flow.call(processor, head.logits, head.ids)

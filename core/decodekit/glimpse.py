@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from decodekit.chain import Chain, wide
-from decodekit.flow import cuts
+from decodekit.flow import applied, cuts
 from decodekit.head import Head
 from decodekit.history import History
 from decodekit.processor import Processor
@@ -172,13 +172,15 @@ def _run(
         processors = [_stack(items, start.logits if isinstance(start, Head) else start) for items in every]
     for processor in processors[:opening]:
         assert isinstance(start, Tensor)  # a head is for chains that open with it
-        start = processor(start, history())
+        start = applied(processor, start, history())
     if not isinstance(start, Head):
         start = Head.of(start, max(least, *(chain.reaches[opening] for chain in in_use.values())))
     head, sure, nothing = start, None, _no_history(len(numbers), start.ids.device)
     for processor in processors[opening:]:
         if not cuts(processor):
-            head = head.to(processor(head.logits, nothing), functools.partial(_all, processor, nothing))
+            head = head.to(
+                applied(processor, head.logits, nothing), functools.partial(_all, processor, nothing)
+            )
             continue
         cut = processor.cut(head)
         if cut is None:
@@ -190,7 +192,7 @@ def _run(
 
 
 def _all(processor: Processor, history: History, whole: Tensor) -> Tensor:
-    return processor(whole, history)
+    return applied(processor, whole, history)
 
 
 @functools.lru_cache(64)

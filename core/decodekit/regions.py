@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from decodekit.growing import GrowingLayer
 from decodekit.kernels import Kernel, announced, compile_kernel, digest, file_digest
 from decodekit.streamed import StreamedLinear
-from decodekit.tracing import Call, Shape, Traced, example, is_plain, state_of
+from decodekit.tracing import Call, Shape, Traced, example, is_plain, plain_values, state_of
 
 __all__ = ["MOST_TOKENS", "Form", "Region"]
 
@@ -140,8 +140,20 @@ def _identity(module: nn.Module, config: Any) -> list[Any]:
     plain = {name: value for name, value in values.items() if not name.startswith("_")}
     parts = []
     for name, part in module.named_modules():
-        values = {key: value for key, value in vars(part).items() if is_plain(value) and key != "layer_idx"}
-        parts.append([name, type(part).__module__, type(part).__qualname__, values])
-    source = inspect.getsourcefile(type(module))
+        values = {key: value for key, value in plain_values(part).items() if key != "layer_idx"}
+        parts.append([name, *_code(type(part)), values])
     tensors = [[name, list(x.shape), str(x.dtype)] for name, x in state_of(module).items()]
-    return [plain, parts, tensors, file_digest(source) if source else None]
+    return [plain, parts, tensors]
+
+
+def _code(kind: Any) -> list[str]:
+    """What tells the forward of a class from that of another one of its name, or of a changed one."""
+    code = getattr(inspect.unwrap(kind.forward), "__code__", None)
+    own = ""
+    if code is not None:
+        own = digest([code.co_code.hex(), code.co_names, [item for item in code.co_consts if is_plain(item)]])
+    try:
+        source = inspect.getsourcefile(kind)
+    except (TypeError, OSError):  # a class of a notebook
+        source = None
+    return [kind.__module__, kind.__qualname__, own, file_digest(source) if source else ""]

@@ -1,16 +1,19 @@
 """One sequence of a call: all that belongs to it and moves with it."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from torch import Tensor
 
+from decodekit.errors import PluginError
+
 if TYPE_CHECKING:
     from decodekit.caches import RowCache
     from decodekit.traces import Trace
 
-__all__ = ["NEGATIVE", "TARGET", "Row", "give_free_slots"]
+__all__ = ["NEGATIVE", "TARGET", "Row", "give_free_slots", "row_numbers"]
 
 TARGET = "target"
 NEGATIVE = "negative"
@@ -110,6 +113,24 @@ class Row:
 
 _NAMES = tuple(field.name for field in attrs.fields(Row))
 _GROWING = ("tokens", "logprobs", "parents", "scores", "logits", "traces")
+
+
+def row_numbers(rows: Sequence[int] | Tensor, count: int) -> list[int]:
+    """Which of ``count`` rows are named, in their order: by their numbers, or by a bool for each.
+
+    Raises:
+        PluginError: a number is none of a row, or there is not one bool for each.
+    """
+    named = rows.tolist() if hasattr(rows, "tolist") else [*rows]
+    if named and all(type(item) is bool for item in named) and len(named) == count:
+        return [row for row, kept in enumerate(named) if kept]
+    if not all(type(item) is int and 0 <= item < count for item in named):
+        message = (
+            f"select got {named} for {count} rows: it takes their numbers, 0 to {count - 1}, or one bool "
+            "for each"
+        )
+        raise PluginError(message)
+    return named
 
 
 def give_free_slots(rows: list[Row]) -> None:

@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 from decodekit.growing import GrowingLayer
 from decodekit.kernels import Kernel, NotCompilableError
 
-__all__ = ["Call", "Shape", "Traced", "example", "is_plain", "state_of"]
+__all__ = ["Call", "Shape", "Traced", "example", "is_plain", "plain_values", "state_of"]
 
 _SIMPLE = (bool, int, float, str, type(None))
 
@@ -235,3 +235,8 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return all(map(is_plain, value))
     return isinstance(value, _SIMPLE)
+
+
+def plain_values(module: nn.Module) -> dict[str, Any]:
+    """The numbers and texts that a module holds, by name."""
+    return {name: value for name, value in vars(module).items() if is_plain(value)}

@@ -16,7 +16,7 @@ from decodekit.session import Session
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Branch", "OwnSession", "TrackedSession"]
+__all__ = ["Branch", "OwnSession", "Sessions", "TrackedSession"]
 
 
 class TrackedSession:
@@ -259,3 +259,12 @@ def _agreeing(old: Sequence[int], new: Sequence[int], most: int) -> int:
     while count < min(len(old), len(new), most) and old[count] == new[count]:
         count += 1
     return count
+
+
+class Sessions(dict[str, TrackedSession]):
+    """The sessions of a batch by name."""
+
+    def __missing__(self, name: str) -> TrackedSession:
+        """Refuse a name that nobody opened."""
+        message = f"no session is called {name!r}: {', '.join(map(repr, self))} are open; see Batch.open"
+        raise PluginError(message)

@@ -27,7 +27,7 @@ class Walk:
         """The distribution [B, V] of what follows each row's `kept`."""
         index = torch.tensor([len(tokens) for tokens in self.kept], device=self._logits.device)
         after = self._columns[-1] if self._columns else None
-        p = self._batch.dist(self._guided[self._places, index], self.kept, after=after, session="guided")
+        p = self._batch.dist(self._guided[self._places, index], self.kept, after=after, guided=False)
         self._columns.append(attrs.evolve(p, logits=self._logits[self._places, index]))
         return p
 

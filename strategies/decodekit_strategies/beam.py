@@ -29,7 +29,7 @@ class Beam(Strategy):
 
     Source: Graves (2012), arXiv 1211.3711, section 2.5; Wu et al. (2016), arXiv 1609.08144, section 7 for
         length normalisation; the rules for stopping are those of transformers 5.
-    Range: num_beams in [1, inf); length_penalty any number: above 0 favours long sequences.
+    Range: num_beams in [1, inf); length_penalty in [-50, 50]: above 0 favours long sequences.
     Shape: num_beams rows a prompt; one forward of one position and one token a row and step.
     Law: without do_sample deterministic; ties go to the earlier beam and the lower id. With do_sample the
         candidates are draws without replacement from the beams' joint distribution.
@@ -43,7 +43,7 @@ class Beam(Strategy):
 
     num_beams: int = param(4, range="[1, inf)", neutral=1, help="Continuations that are kept of each prompt.")
     length_penalty: float = param(
-        1.0, neutral=0.0, help="The power of the length that divides a final score."
+        1.0, range="[-50, 50]", neutral=0.0, help="The power of the length that divides a final score."
     )
     early_stopping: bool | Literal["never"] = param(
         False,

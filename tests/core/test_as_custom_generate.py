@@ -122,7 +122,13 @@ def test_a_streamer_gets_every_token(model):
 
 
 @pytest.mark.parametrize(
-    ("spec", "error"), [("beem", dk.UnknownNameError), (3, dk.ParameterError), (int, dk.ParameterError)]
+    ("spec", "error"),
+    [
+        ("beem", dk.UnknownNameError),
+        (3, dk.ParameterError),
+        (int, dk.ParameterError),
+        (("beam", 3), dk.ParameterError),
+    ],
 )
 def test_what_is_no_strategy_is_refused_at_once(spec, error):
     with pytest.raises(error):

@@ -3,7 +3,7 @@ from typing import ClassVar
 import attrs
 import pytest
 import torch
-from decodekit import CallContext, History, Processor, StatefulProcessor, param
+from decodekit import CallContext, History, ParameterError, Processor, StatefulProcessor, param
 from decodekit.chain import Chain
 from decodekit.distribution import Distribution
 
@@ -56,6 +56,12 @@ def test_the_order_is_the_users():
     assert second[0, 0] == 12
     assert str(Chain([Times(10), Add(2)])) == "times=10 > add=2"
     assert str(Chain()) == "none"
+
+
+@pytest.mark.parametrize("wrong", ["top_k=5", [Times(2), "top_k"], [Times]], ids=str)
+def test_what_is_no_processor_is_refused_with_the_text_form(wrong):
+    with pytest.raises(ParameterError, match=r"none: the text of a chain.*Chain\.parse"):
+        Chain(wrong)
 
 
 @pytest.mark.parametrize(

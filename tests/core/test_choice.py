@@ -47,6 +47,12 @@ def test_what_drafts_is_not_dropped_beside_a_search(drafts):
         dk.generate(MODEL, IDS, num_beams=2, max_new_tokens=2, **drafts)
 
 
+@pytest.mark.parametrize("pair", [("beam", None), ("beam", [4]), ["beam"]], ids=str)
+def test_a_pair_has_a_name_and_parameters(pair):
+    with pytest.raises(dk.ParameterError, match=r"strategy=.*a pair"):
+        dk.generate(MODEL, IDS, strategy=pair, max_new_tokens=2)
+
+
 def test_sampling_and_not_sampling_contradict_each_other():
     with pytest.raises(dk.ParameterError, match="do_sample=False and strategy='sample' contradict"):
         dk.generate(MODEL, IDS, strategy="sample", do_sample=False)

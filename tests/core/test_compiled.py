@@ -167,11 +167,19 @@ def numbered():
     return model
 
 
+def patched():
+    """A layer that somebody gave another forward, which its class knows nothing of."""
+    model = made(LlamaForCausalLM, LlamaConfig(**SIZES, **HEADS))
+    model.model.layers[1].mlp.forward = lambda x: 3 * x
+    return model
+
+
 WITHOUT = {
     "an encoder-decoder model": lambda: made(T5ForConditionalGeneration, T5),
     "its attention can't be replaced": lambda: made(MambaForCausalLM, MambaConfig(**SIZES)),
     "has 3 dimensions": lambda: made(MixtralForCausalLM, MixtralConfig(**SIZES, **HEADS)),
     "differ by their number": numbered,
+    "layers.1.mlp was replaced": patched,
 }
 
 
@@ -284,6 +292,37 @@ def test_what_was_compiled_is_not_used_for_a_model_that_has_changed(model, inter
     mine.train()
     with pytest.raises(NotCompilableError, match="training mode"):
         compiled_step(mine)
+
+
+def _tanh(model):
+    model.model.layers[0].mlp.act_fn = torch.nn.Tanh()
+
+
+def _scaling(model):
+    model.model.layers[0].self_attn.scaling = 1.7
+
+
+def _swapped(model):
+    layers = model.model.layers
+    layers[0], layers[1] = layers[1], layers[0]
+
+
+def _subclass(model):
+    class Louder(type(model.model.layers[0].mlp)):
+        def forward(self, x):
+            return 3 * super().forward(x)
+
+    model.model.layers[0].mlp.__class__ = Louder
+
+
+@pytest.mark.parametrize("change", [_tanh, _scaling, _swapped, _subclass])
+def test_a_module_that_was_changed_is_not_bypassed(model, interpreted, change):
+    mine = copy.deepcopy(model)
+    before, first = compiled_step(mine), [form.key for form in compiled_step(mine)._forms]
+    change(mine)
+    assert compiled_step(mine) is not before
+    assert change is _swapped or [form.key for form in compiled_step(mine)._forms] != first  # on disk
+    same_as_the_model(mine, PROMPTS, max_new_tokens=6, do_sample=False)
 
 
 def test_hooks_are_not_bypassed(model, interpreted):

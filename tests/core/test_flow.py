@@ -6,6 +6,7 @@ import attrs
 import pytest
 import torch
 from decodekit import CallContext, Chain, Cut, Head, History, Laws, Phase, Place, Processor, Scope, param
+from decodekit.errors import PluginError
 from decodekit.flow import openings
 from decodekit.randomness import GlobalNoise, Purpose, SeededNoise
 from decodekit.scores import Scores
@@ -185,3 +186,24 @@ def test_rows_that_are_cut_and_rows_that_are_not_draw_from_one_field(noise):
     again = mixed.select([2, 0, 0, 1])
     assert torch.equal(again.dense, mixed.dense[[2, 0, 0, 1]])
     assert torch.equal(again.row(3), mixed.dense[1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        (lambda logits, history: logits[:, :5], r"shape \[2, 5\]"),
+        (lambda logits, history: None, "a NoneType"),
+        (lambda logits, history: logits.numpy(), "a ndarray"),
+    ],
+)
+@pytest.mark.parametrize("before", [(), (TopK(4),)], ids=["whole", "cut"])
+def test_a_processor_that_gives_no_logits_is_named(wrong, found, before):
+    class Wrong(Processor):
+        NAME = "wrong"
+
+        def __call__(self, logits, history):
+            return wrong(logits, history)
+
+    history = History.of([[1], [2]])
+    with pytest.raises(PluginError, match=f"processor wrong gave {found} for logits"):
+        Chain([*before, Wrong()]).run(torch.randn(2, 64), history, [(), ()])[0].dense  # noqa: B018 - computed now

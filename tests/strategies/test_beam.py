@@ -216,7 +216,15 @@ def test_a_stream_says_what_all_beams_agree_on_and_never_takes_it_back(returns):
 
 
 @pytest.mark.parametrize(
-    "values", [{"num_beams": 0}, {"early_stopping": "sometimes"}, {"length_penalty": "long"}], ids=str
+    "values",
+    [
+        {"num_beams": 0},
+        {"early_stopping": "sometimes"},
+        {"length_penalty": "long"},
+        {"length_penalty": 1e6},
+        {"length_penalty": float("nan")},
+    ],
+    ids=str,
 )
 def test_wrong_parameters_are_named(values):
     (name,) = values

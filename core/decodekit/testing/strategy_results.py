@@ -209,7 +209,9 @@ def half_precision_model(subject: StrategySubject, draw: Draw) -> None:
         commit = batch.commit
 
         def watched(tokens: Any, dist: Distribution, **keywords: Any) -> None:
-            for place, (row, block) in enumerate(zip(batch.rows, as_blocks(tokens), strict=True)):
+            for place, (row, block) in enumerate(
+                zip(batch.rows, as_blocks(tokens, dist.logits.shape[-1]), strict=True)
+            ):
                 look(row, list(block), place, dist)
             commit(tokens, dist, **keywords)
 

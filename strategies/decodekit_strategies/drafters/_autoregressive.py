@@ -30,7 +30,7 @@ def decode_drafts(
     while any(open_rows):
         try:
             after = q[-1] if q else None
-            q.append(batch.dist(logits_after(drafts), drafts, after=after, session="draft"))
+            q.append(batch.dist(logits_after(drafts), drafts, after=after, guided=False))
         except EmptySupportError:  # the chain allows nothing that this drafter could say
             break
         tokens = pick(q[-1])
