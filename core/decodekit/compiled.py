@@ -101,11 +101,12 @@ def compiled_step(model: "PreTrainedModel") -> "CompiledStep":
 
 def _made_of(model: "PreTrainedModel") -> list[Any]:
     """What tells a model from the same one when it has been changed, but for the values of its weights."""
-    tensors = [(id(x), x.dtype, x.device) for x in (*model.parameters(), *model.buffers())]
-    parts = [
-        (name, type(part), type(part).forward, plain_values(part)) for name, part in model.named_modules()
-    ]
-    return [model.config.to_dict(), tensors, parts]
+    found: list[Any] = [model.config.to_dict()]
+    for part in model.modules():  # one walk, as every call asks
+        found.append((type(part), type(part).forward, plain_values(part)))
+        for tensor in (*part._parameters.values(), *part._buffers.values()):
+            found.append(tensor if tensor is None else (id(tensor), tensor.dtype, tensor.device))
+    return found
 
 
 class CompiledStep:
@@ -199,7 +200,7 @@ def _twin(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":
 def _check(model: "PreTrainedModel") -> None:
     """Refuse by name what is known not to work and may change between two calls."""
     hooked = hooked_part(model)
-    replaced = next((name or "the model" for name, x in model.named_modules() if "forward" in vars(x)), None)
+    replaced = _replaced(model)
     reasons = {
         "it is an encoder-decoder model": model.config.is_encoder_decoder,
         "its parts are on several devices": len(set(getattr(model, "hf_device_map", {}).values())) > 1,
@@ -211,6 +212,13 @@ def _check(model: "PreTrainedModel") -> None:
     for reason, found in reasons.items():
         if found:
             raise NotCompilableError(reason)
+
+
+def _replaced(model: "PreTrainedModel") -> str | None:
+    """The name of a module with a forward of its own."""
+    if not any("forward" in vars(part) for part in model.modules()):
+        return None
+    return next(name or "the model" for name, part in model.named_modules() if "forward" in vars(part))
 
 
 def _check_parts(model: "PreTrainedModel") -> None:

@@ -66,7 +66,7 @@ class MissingLibraryError(DecodekitError, ImportError):
 
 
 class CapabilityError(DecodekitError, ValueError):
-    """Two parts can't work together; raised before the first forward pass."""
+    """Two parts can't work together; raised before the first forward pass where they say what they need."""
 
 
 class NonFiniteLogitsError(DecodekitError, ArithmeticError):

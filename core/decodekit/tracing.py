@@ -239,4 +239,4 @@ def is_plain(value: Any) -> bool:
 
 def plain_values(module: nn.Module) -> dict[str, Any]:
     """The numbers and texts that a module holds, by name."""
-    return {name: value for name, value in vars(module).items() if is_plain(value)}
+    return {name: value for name, value in vars(module).items() if type(value) in _SIMPLE}

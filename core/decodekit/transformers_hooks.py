@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
@@ -261,13 +262,16 @@ def heal_tokens(model: "PreTrainedModel", input_ids: Tensor, tokenizer: Any) -> 
 
 def hooked_part(model: "PreTrainedModel") -> str | None:
     """The name of a module with hooks of somebody; those by which transformers records outputs are none."""
-    for name, part in model.named_modules():
-        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
-        if any(getattr(hook, "__module__", None) != output_capturing.__name__ for hook in hooks):
-            return name or "the model"
-        if hasattr(part, "_hf_hook"):  # accelerate's, which moves its weights or inputs
-            return name or "the model"
-    return None
+    hooked = next(filter(_is_hooked, model.modules()), None)
+    if hooked is None:
+        return None
+    return next(name or "the model" for name, part in model.named_modules() if part is hooked)
+
+
+def _is_hooked(part: torch.nn.Module) -> bool:
+    hooks = (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
+    theirs = all(getattr(hook, "__module__", None) == output_capturing.__name__ for hook in hooks)
+    return not theirs or "_hf_hook" in vars(part)  # accelerate's, which moves its weights or inputs
 
 
 @attrs.frozen
