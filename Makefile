@@ -41,8 +41,8 @@ docs: install ## write the generated tables of the docs again
 laws: install ## try every law on every processor and write docs/laws.md (some minutes)
 	$(BIN)/python docs/laws.py
 
-bench: install ## measure against transformers in the same run (--only and --json: ARGS="--only beam")
-	$(BIN)/python tests/bench/bench.py $(ARGS)
+bench: install ## measure against transformers in the same run, 15 minutes (ARGS="--only beam", "--help")
+	$(BIN)/python -m tests.bench.bench $(ARGS)
 
 new-plugin: install ## write a plugin package (KIND=processor NAME=soft_limit INTO=folder)
 	$(DECODEKIT) new $(or $(KIND),processor) $(NAME) --into $(or $(INTO),.)

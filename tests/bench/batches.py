@@ -4,6 +4,7 @@ Nobody knows beforehand how long an answer will be: a criterion ends each, as EO
 what people write: batches of 16 in the order of the list.
 """
 
+import functools
 import random
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -14,14 +15,18 @@ import torch
 from decodekit_strategies.greedy import Greedy
 from torch import Tensor
 
-Run = Callable[[], Any]
+from tests.bench.models import loaded
+from tests.bench.rows import Row
+
+__all__ = ["batch_rows"]
+
 PROMPTS, BATCH, SHORT, LONG, LEAST, MOST = 64, 16, 8, 200, 8, 96
+MOST_OF_16 = 256
 TEXT = (
     "Once upon a time, in a small village by the sea, there lived a boy who wanted to become a sailor. "
     "The capital of France is Paris, and its population is about two million people. Dear Sir or Madam, "
     "I am writing to complain about the service in your restaurant last Friday. It had rained all night. "
 )
-ALL = {"max_new_tokens": MOST, "min_new_tokens": MOST}  # without EOS
 
 
 @attrs.frozen
@@ -54,49 +59,76 @@ class Answers:
         return len(row) - start >= prompt + answer
 
     @classmethod
-    def drawn(cls, tokenizer: Any) -> "Answers":
-        """Lengths that have nothing to do with each other."""
+    @functools.cache
+    def drawn(cls, count: int, longest: int, most: int) -> "Answers":
+        """Lengths that have nothing to do with each other, of at most ``longest`` and ``most`` tokens."""
+        _, tokenizer = loaded()
         chance = random.Random(0)
         period = tokenizer(TEXT)["input_ids"]
-        starts = chance.sample(range(len(period)), PROMPTS)
-        sizes = [(chance.randint(SHORT, LONG), chance.randint(LEAST, MOST)) for _ in starts]
-        ids = period * (2 + LONG // len(period))
+        starts = chance.sample(range(len(period)), count)
+        sizes = [(chance.randint(SHORT, longest), chance.randint(LEAST, most)) for _ in starts]
+        ids = period * (2 + longest // len(period))
         prompts = [ids[start : start + size] for start, (size, _) in zip(starts, sizes, strict=True)]
         keys = [tuple(prompt[:SHORT]) for prompt in prompts]
         return cls(prompts, dict(zip(keys, sizes, strict=True)), tokenizer.pad_token_id)
 
+    def batch(self, start: int, most: int) -> dict[str, Any]:
+        """The arguments of a call for 16 of the prompts."""
+        some = self.prompts[start : start + BATCH]
+        width = max(map(len, some))
+        ids = [[self.pad] * (width - len(row)) + row for row in some]
+        shown = [[0] * (width - len(row)) + [1] * len(row) for row in some]
+        arguments = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(shown)}
+        return arguments | {"stopping_criteria": [self]} | _without_eos(most)
 
-def batch_rows(model: Any, tokenizer: Any) -> dict[str, tuple[str, Run, Run]]:
-    """For each row what the base is, the base, and ours."""
-    answers = Answers.drawn(tokenizer)
-    prompts = answers.prompts
 
-    def theirs() -> None:
-        for start in range(0, PROMPTS, BATCH):
-            some = prompts[start : start + BATCH]
-            width = max(map(len, some))
-            ids = torch.tensor([[answers.pad] * (width - len(row)) + row for row in some])
-            shown = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in some])
-            model.generate(input_ids=ids, attention_mask=shown, stopping_criteria=[answers], **ALL)
+def _without_eos(tokens: int) -> dict[str, Any]:
+    return {"max_new_tokens": tokens, "min_new_tokens": tokens}
 
-    def ours(strategy: Any) -> Run:
-        def run() -> None:
-            results = dk.generate_batch(
-                model,
-                tokenizer,
-                prompts,
-                batch_size=BATCH,
-                strategy=strategy,
-                stopping_criteria=[answers],
-                **ALL,
-            )
-            assert sum(len(result.tokens) for result in results) == sum(
-                answer for _, answer in answers.lengths.values()
-            )
 
-        return run
+def _theirs() -> None:
+    answers = Answers.drawn(PROMPTS, LONG, MOST)
+    for start in range(0, PROMPTS, BATCH):
+        loaded()[0].generate(**answers.batch(start, MOST))
 
+
+def _ours(strategy: Any) -> None:
+    answers = Answers.drawn(PROMPTS, LONG, MOST)
+    results = dk.generate_batch(
+        *loaded(),
+        answers.prompts,
+        batch_size=BATCH,
+        strategy=strategy,
+        stopping_criteria=[answers],
+        **_without_eos(MOST),
+    )
+    assert sum(len(result.tokens) for result in results) == sum(size for _, size in answers.lengths.values())
+
+
+def _one_batch(generate: Callable[..., Any]) -> None:
+    generate(loaded()[0], **Answers.drawn(BATCH, 64, MOST_OF_16).batch(0, MOST_OF_16))
+
+
+def batch_rows() -> dict[str, Row]:
+    """The rows by name."""
+
+    def ours() -> None:
+        _ours("greedy")
+
+    def without_admission() -> None:
+        _ours(InBatches())
+
+    long: dict[str, Any] = {"runs": 2, "warm": False}  # half a minute and more a run
     return {
-        "batch of 64 skewed prompts": ("transformers, 16 by 16", theirs, ours("greedy")),
-        "batch of 64 skewed prompts, admission": ("our batches of 16", ours(InBatches()), ours("greedy")),
+        "batch of 16, answers of 8 to 256 tokens": Row(
+            "transformers",
+            lambda: _one_batch(lambda model, **call: model.generate(**call)),
+            lambda: _one_batch(dk.generate),
+            target=1.8,
+            **long,
+        ),
+        "batch of 64 skewed prompts": Row("transformers, 16 by 16", _theirs, ours, slow=True, **long),
+        "batch of 64 skewed prompts, admission": Row(
+            "our batches of 16", without_admission, ours, slow=True, **long
+        ),
     }

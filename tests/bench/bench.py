@@ -1,141 +1,155 @@
 """``make bench``: decodekit against transformers on the default model, in alternating runs.
 
-Each row is the same call to ``model.generate`` and to `decodekit.generate`; the ratio is the median of
-transformers' seconds over ours, so above 1 we are faster. Where transformers refuses the call, the base
-is our own plain decoding, and the row says so. Rows that begin with ``chain`` are of `chains.py`, those
-that begin with ``compiled`` of `compiled.py`, those that begin with ``batch`` of
-`batches.py`, and those that begin with ``overhead`` of `overhead.py`.
+The ratio of a row is the median of the base's seconds over ours, so above 1 we are faster. Rows that begin
+with ``eager`` and ``compiled`` are of `formats.py`, with ``history`` of `histories.py`, with ``batch`` of
+`batches.py`, with ``overhead`` of `overhead.py`, with ``chain`` of `chains.py`, with ``start`` of
+`startup.py`, and all others of `calls.py`.
 """
 
 import argparse
 import json
-import platform
-import statistics
+import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-import decodekit as dk
-import torch
-import transformers
-from batches import batch_rows
-from chains import chain_rows
-from compiled import compiled_rows
-from overhead import Beyond, overhead_rows
+from decodekit import DecodekitError
+from decodekit.errors import nearest
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
+from transformers.utils import logging
 
-Run = Callable[[], Any]
-COPY = "Repeat this list exactly: red, green, blue, white, black, yellow, orange, purple, brown, pink.\n" * 3
-STORY = "Once upon a time, in a small village by the sea, there lived"
+from tests.bench.batches import batch_rows
+from tests.bench.calls import call_rows
+from tests.bench.chains import chain_rows
+from tests.bench.formats import format_rows
+from tests.bench.histories import history_rows
+from tests.bench.overhead import overhead_rows
+from tests.bench.plot import check_plot, draw
+from tests.bench.report import Report, header
+from tests.bench.rows import Missing, Result, Row, measure
+from tests.bench.startup import start_rows
 
+__all__ = ["choose", "every_row", "main", "measured"]
 
-def rows(model: Any, tokenizer: Any) -> dict[str, tuple[str, Run, Run]]:
-    """For each row what the base is, the base, and ours."""
-
-    def inputs(*prompts: str) -> Any:
-        return tokenizer(list(prompts), return_tensors="pt", padding=True, padding_side="left")
-
-    def against(theirs: bool, encoded: Any, base: dict[str, Any], **more: Any) -> tuple[str, Run, Run]:
-        def generate(function: Callable[..., Any], arguments: dict[str, Any]) -> Run:
-            def run() -> Any:
-                torch.manual_seed(0)
-                return function(**encoded, **arguments)
-
-            return run
-
-        def ours(**arguments: Any) -> Any:
-            return dk.generate(model, **arguments)
-
-        first = generate(model.generate, base | more) if theirs else generate(ours, base)
-        return ("transformers" if theirs else "our greedy"), first, generate(ours, base | more)
-
-    one, four, copy = inputs(STORY), inputs(STORY, "The", "A list of colours:", STORY * 2), inputs(COPY)
-    short = {"max_new_tokens": 48, "min_new_tokens": 48}
-    drawn = {**short, "do_sample": True, "temperature": 0.8, "top_p": 0.95}
-    longer = {"max_new_tokens": 96, "min_new_tokens": 96}
-    lookup = {"prompt_lookup_num_tokens": 8}
-    return {
-        "greedy, batch 1": against(True, one, short),
-        "greedy, ragged batch 4": against(True, four, short),
-        "sample, batch 1": against(True, one, drawn),
-        "sample, 8 sequences of one prompt": against(True, one, drawn, num_return_sequences=8),
-        "beam 4, batch 1": against(True, one, short, num_beams=4),
-        "prompt lookup, copy task, batch 1": against(True, copy, longer, **lookup),
-        "prompt lookup, free text, batch 1": against(True, one, longer, **lookup),
-        "prompt lookup against greedy, copy task, batch 1": against(False, copy, longer, **lookup),
-        "prompt lookup against greedy, free text, batch 1": against(False, one, longer, **lookup),
-        "prompt lookup, copy task, batch 4": against(False, inputs(*[COPY] * 4), longer, **lookup),
-        "prompt lookup, copy task, batch 8": against(False, inputs(*[COPY] * 8), longer, **lookup),
-        "prompt lookup, free text, ragged batch 4": against(False, four, longer, **lookup),
-    }
+MINUTES = 15
+NO_TIME = f"the {MINUTES} minutes are over: name a row with --only, or take --all"
 
 
-def measure(base: Run, ours: Run, runs: int, *, warm: bool = True) -> tuple[list[float], list[float]]:
-    """Seconds of alternating runs, after one of each that is not counted; ``warm`` false spares that one."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for count in range(runs + 1 if warm else runs):
-        for kept, run in zip(seconds, (base, ours), strict=True):
-            start = time.perf_counter()
-            found = run()
-            if count or not warm:
-                kept.append(found if isinstance(found, Beyond) else time.perf_counter() - start)
-    return seconds
+def every_row() -> dict[str, Row]:
+    """All rows by name; nothing is loaded before a row runs."""
+    parts = (
+        format_rows,
+        start_rows,
+        call_rows,
+        batch_rows,
+        history_rows,
+        overhead_rows,
+        chain_rows,
+    )
+    return {name: row for part in parts for name, row in part().items()}
 
 
-def _ratio(base: float, ours: float) -> float | None:
-    """Base over ours; None where ours takes no time beyond the model's passes."""
-    return round(base / ours, 2) if ours > 0 else None
+def choose(rows: Mapping[str, Row], only: Sequence[str], everything: bool) -> dict[str, Row]:
+    """The rows whose names contain one of the texts; without a text those that are quick, or all.
+
+    Raises:
+        ValueError: nothing contains a text; the message has near names.
+    """
+    for text in only:
+        if not any(text in name for name in rows):
+            pieces = {piece for name in rows for piece in (name, *name.split(", "), *name.split())}
+            message = f"--only {text!r}: no row has that in its name.{nearest(text, sorted(pieces))}"
+            raise ValueError(f"{message} --list shows all rows")
+    if only:
+        return {name: row for name, row in rows.items() if any(text in name for text in only)}
+    return {name: row for name, row in rows.items() if everything or not row.slow}
 
 
-def main() -> None:
-    """Measure and print."""
+def measured(
+    rows: Mapping[str, Row], runs: int, seconds: float, minutes: float, console: Console
+) -> tuple[list[Result], dict[str, list[str]]]:
+    """Measure the rows, and say how far it is.
+
+    Args:
+        rows: by name.
+        runs: the most counted runs of each.
+        seconds: of `measure`.
+        minutes: after so many no further row begins.
+        console: for the progress.
+
+    Returns:
+        The results, and the names of rows by the reason why they were not measured.
+    """
+    results: list[Result] = []
+    left_out: dict[str, list[str]] = {}
+    began = time.monotonic()
+    for number, (name, row) in enumerate(rows.items(), 1):
+        passed = time.monotonic() - began
+        if passed > 60 * minutes:
+            left_out.setdefault(NO_TIME, []).append(name)
+            continue
+        console.print(f"{passed:4.0f} s  {number} of {len(rows)}  {name}", highlight=False, markup=False)
+        try:
+            results.append(Result.of(name, row, measure(row, runs, seconds)))
+        except Missing as reason:
+            left_out.setdefault(str(reason), []).append(name)
+    return results, left_out
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="rows whose name contains this")
-    parser.add_argument("--runs", type=int, default=5, help="counted runs of each (default 5)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="rows whose name contains this; repeatable",
+    )
+    parser.add_argument("--all", action="store_true", help="the rows that take minutes too, without an end")
+    parser.add_argument("--list", action="store_true", help="print the names of the rows, and run nothing")
+    parser.add_argument("--runs", type=int, default=5, help="the most counted runs of each (default 5)")
+    parser.add_argument(
+        "--seconds", type=float, default=8, help="no runs after the third begin later than this (default 8)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    options = parser.parse_args()
-    model, tokenizer = dk.load()
-    every = rows(model, tokenizer) | chain_rows(model, tokenizer) | compiled_rows()
-    every |= batch_rows(model, tokenizer)
-    every |= overhead_rows()
-    chosen = {name: row for name, row in every.items() if options.only in name}
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {model.dtype}"
-    versions = (
-        f"decodekit {dk.__version__}, transformers {transformers.__version__}, torch {torch.__version__}"
-    )
-    results = []
-    for name in track(chosen, description="measuring", console=Console(stderr=True)):
-        against, base, ours = chosen[name]
-        long = name.startswith("batch of")  # half a minute and more a run
-        runs = min(options.runs, 2) if long else options.runs
-        first, second = measure(base, ours, runs, warm=not long)
-        ratios = [one / other for one, other in zip(first, second, strict=True)]
-        results.append(
-            {
-                "row": name,
-                "base": against,
-                "base_seconds": round(statistics.median(first), 4),
-                "seconds": round(statistics.median(second), 4),
-                "ratio": _ratio(statistics.median(first), statistics.median(second)),
-                "spread": [round(min(ratios), 2), round(max(ratios), 2)],
-            }
-        )
-    if options.json:
-        print(json.dumps({"machine": machine, "versions": versions, "rows": results}, indent=2))
+    parser.add_argument("--plot", type=Path, metavar="PATH", help="draw the ratios into a PNG or SVG")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        chosen = choose(every_row(), options.only, options.all or options.list)
+        if options.plot is not None:
+            check_plot(options.plot)
+    except (ValueError, DecodekitError) as error:
+        parser.error(str(error))
+    if options.runs < 1:
+        parser.error(f"--runs {options.runs} is not allowed: it must be at least 1")
+    if options.list:
+        for name, row in chosen.items():
+            print(f"{name}  (only with --all or --only)" if row.slow else name)
         return
-    table = Table(title=f"{machine}\n{versions}", caption="ratio above 1: we are faster")
-    for column in ("row", "base", "base s", "ours s", "ratio", "spread"):
-        table.add_column(column)
-    for result in results:
-        low, high = result["spread"]
-        cells = (result["base_seconds"], result["seconds"], result["ratio"], f"{low}-{high}")
-        table.add_row(result["row"], result["base"], *map(str, cells))
-    Console(width=110).print(table)
+    minutes = float("inf") if options.all or options.only else MINUTES
+    console = Console(stderr=True)
+    found = header()
+    results, left_out = measured(chosen, options.runs, options.seconds, minutes, console)
+    report = Report(found["machine"], found["versions"], results, left_out)
+    if options.json:
+        print(json.dumps(report.as_data(), indent=2))
+    elif results:
+        Console(width=None if sys.stdout.isatty() else 170).print(report.table())
+    for note in report.notes():
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    if options.plot is not None:
+        draw(options.plot, report)
+        console.print(f"the picture is in {options.plot}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
+    logging.disable_progress_bar()  # the bars of the weights would tear the lines of the progress
     main()

@@ -1,5 +1,6 @@
 """The rows of ``make bench`` for chains: what a step does between the model's logits and the next token."""
 
+import functools
 import itertools
 import random
 from collections.abc import Callable, Sequence
@@ -14,6 +15,11 @@ from decodekit.row import Row
 from torch import Tensor
 from transformers import LogitsProcessorList
 from transformers.generation import logits_process as theirs
+
+from tests.bench.models import loaded
+from tests.bench.rows import Row as Comparison
+
+__all__ = ["chain_rows"]
 
 Run = Callable[[], Any]
 ROWS, VOCAB, STEPS = 8, 128_256, 4
@@ -34,28 +40,41 @@ WARPERS = {
 }
 
 
-def chain_rows(model: Any, tokenizer: Any) -> dict[str, tuple[str, Run, Run]]:
-    """For each row what the base is, the base, and ours."""
-    batches = _logits(model, tokenizer)
-    rows: dict[str, tuple[str, Run, Run]] = {}
+def chain_rows() -> dict[str, Comparison]:
+    """The rows by name; the model's logits are taken when a row runs."""
+    rows: dict[str, Comparison] = {}
     for text, warpers in WARPERS.items():
-        base = _with_transformers(warpers, batches)
-        rows[f"chain {text}, seed"] = ("transformers", base, _steps(text, batches, SeededNoise()))
-        rows[f"chain {text}"] = ("transformers", base, _steps(text, batches, GlobalNoise(ROWS)))
-    each = [f"temperature={0.7 + row / 50} > top_p=0.95" for row in range(ROWS)]
-    same, own = _one_by_one(each, batches), _steps(each, batches, SeededNoise(), ROWS)
-    rows["chain temperature > top_p, values per row"] = ("one value for all", same, own)
+        base = functools.partial(_with_transformers, warpers)
+        rows[f"chain {text}, seed"] = _row("transformers", base, functools.partial(_steps, text, SeededNoise))
+        rows[f"chain {text}"] = _row("transformers", base, functools.partial(_steps, text, _global_noise))
+    values = [f"temperature={0.7 + row / 50} > top_p=0.95" for row in range(ROWS)]
     sets = [*["temperature=0.8 > top_p=0.95"] * (ROWS - 1), "dry > temperature=0.8 > top_k=50 > min_p=0.05"]
-    same, own = _one_by_one(sets, batches), _steps(sets, batches, SeededNoise(), ROWS)
-    rows["chain sets of processors per row"] = ("each set for all", same, own)
+    for name, base, each in (
+        ("temperature > top_p, values per row", "one value for all", values),
+        ("sets of processors per row", "each set for all", sets),
+    ):
+        ours = functools.partial(_steps, each, SeededNoise, times=ROWS)
+        rows[f"chain {name}"] = _row(base, functools.partial(_one_by_one, each), ours)
     for text in ("repetition_penalty=1.1", "no_repeat_ngram_size=3", "dry", "frequency_penalty=0.5"):
-        short, long = (_with_history(text, batches[0], length) for length in (256, 16_384))
-        rows[f"chain {text}, 16,384 tokens of history"] = ("256 tokens", short, long)
+        short, long = (functools.partial(_with_history, text, length) for length in (256, 16_384))
+        rows[f"chain {text}, 16,384 tokens of history"] = _row("256 tokens", short, long)
     return rows
 
 
-def _logits(model: Any, tokenizer: Any) -> list[Tensor]:
+def _row(base: str, theirs: Callable[[], Run], ours: Callable[[], Run]) -> Comparison:
+    """A row of runs that are made when they are first wanted."""
+    first, second = functools.cache(theirs), functools.cache(ours)
+    return Comparison(base, lambda: first()(), lambda: second()())
+
+
+def _global_noise() -> Noise:
+    return GlobalNoise(ROWS)
+
+
+@functools.cache
+def _logits() -> list[Tensor]:
     """Batches of the model's own logits, with more of their lowest up to the vocabulary, in any order."""
+    model, tokenizer = loaded()
     order = torch.Generator().manual_seed(0)
     with torch.no_grad():
         found = [model(**tokenizer(text, return_tensors="pt")).logits[0].float() for text in TEXTS]
@@ -67,31 +86,32 @@ def _logits(model: Any, tokenizer: Any) -> list[Tensor]:
     return list(wide.split(ROWS))
 
 
-def _with_transformers(warpers: Sequence[Any], batches: Sequence[Tensor]) -> Run:
+def _with_transformers(warpers: Sequence[Any]) -> Run:
     chain, prompt = LogitsProcessorList(warpers), torch.zeros(ROWS, 1, dtype=torch.long)
 
     def run() -> list[Tensor]:
-        return [torch.multinomial(chain(prompt, logits).softmax(-1), 1) for logits in batches]
+        return [torch.multinomial(chain(prompt, logits).softmax(-1), 1) for logits in _logits()]
 
     return run
 
 
-def _one_by_one(texts: Sequence[str], batches: Sequence[Tensor]) -> Run:
+def _one_by_one(texts: Sequence[str]) -> Run:
     """Batches with one chain for all rows, the same values in all as `_steps` has in each."""
-    runs = [_steps(text, batches, SeededNoise()) for text in texts]
+    runs = [_steps(text, SeededNoise) for text in texts]
     return lambda: [run() for run in runs]
 
 
-def _steps(texts: str | Sequence[str], batches: Sequence[Tensor], noise: Noise, times: int = 1) -> Run:
+def _steps(texts: str | Sequence[str], noise_of: Callable[[], Noise], times: int = 1) -> Run:
     """What a step does: checks, chain, draw, and the log-probability of the token."""
     texts = [texts] if isinstance(texts, str) else texts
     chains = [dk.Chain.parse(text).bind(dk.CallContext(vocab_size=VOCAB)) for text in texts]
     rows = [Row(prompt=i, slot=i, seed=i, chain=i % len(chains), prompt_tokens=[0]) for i in range(ROWS)]
+    noise = noise_of()
     history = Ledger([[0]] * ROWS, 0, 10, torch.device("cpu")).history
 
     def run() -> list[Any]:
         drawn = []
-        for logits in [*batches] * times:
+        for logits in _logits() * times:
             p = process(chains, rows, lambda: history, logits)
             tokens = p.columns[0].draw(noise.field(rows, [1] * ROWS, VOCAB, Purpose.TOKEN))
             drawn.append(p.logprobs_of([[token] for token in tokens.tolist()]))
@@ -100,7 +120,7 @@ def _steps(texts: str | Sequence[str], batches: Sequence[Tensor], noise: Noise, 
     return run
 
 
-def _with_history(text: str, logits: Tensor, length: int) -> Run:
+def _with_history(text: str, length: int) -> Run:
     """Steps at a length of the history: a token comes, and the chain runs."""
     chain = dk.Chain.parse(text).bind(dk.CallContext(vocab_size=VOCAB))
     ledger = Ledger([_words(length, row) for row in range(ROWS)], 0, 10**6, torch.device("cpu"))
@@ -109,7 +129,7 @@ def _with_history(text: str, logits: Tensor, length: int) -> Run:
     def run() -> None:
         for _ in range(8 * STEPS):
             ledger.append([[next(coming)] for _ in range(ROWS)])
-            chain.run(logits, ledger.history, [()] * ROWS)
+            chain.run(_logits()[0], ledger.history, [()] * ROWS)
 
     return run
 

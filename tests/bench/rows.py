@@ -1,0 +1,145 @@
+"""What a row of ``make bench`` is, and how it is measured: alternating runs of the base and of ours."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+__all__ = ["LEAST_RUNS", "Missing", "Result", "Row", "Seconds", "measure"]
+
+Run = Callable[[], Any]
+LEAST_RUNS = 3
+"""Counted runs of each that a row gets however long they take."""
+
+
+class Seconds(float):
+    """Seconds that a run measured itself, which count in place of the clock's."""
+
+
+class Missing(Exception):  # noqa: N818  # it is no fault: the row is left out, and the reason is printed
+    """What a row needs is not on this machine; the message says how to get it."""
+
+
+@attrs.frozen(eq=False)
+class Row:
+    """One comparison.
+
+    Attributes:
+        base: what is compared with.
+        theirs: a run of the base.
+        ours: a run of ours: the same work.
+        target: the least ratio that is aimed at.
+        limit: the most seconds of ours that are aimed at.
+        tokens: tokens that one run gives in its sequence.
+        reads: gives the bytes that ours reads a token; asked after the runs.
+        slow: takes minutes, and is measured only when it is asked for.
+        warm: whether the first run of each is not counted.
+        runs: the most counted runs of each.
+    """
+
+    base: str
+    theirs: Run
+    ours: Run
+    target: float | None = None
+    limit: float | None = None
+    tokens: int | None = None
+    reads: Callable[[], float] | None = None
+    slow: bool = False
+    warm: bool = True
+    runs: int | None = None
+
+
+@attrs.frozen
+class Result:
+    """What was measured of a row.
+
+    Attributes:
+        row: its name.
+        base: what is compared with.
+        runs: counted runs of each.
+        base_seconds: the median of the base.
+        seconds: the median of ours.
+        ratio: base over ours, above 1 where we are faster; None where ours takes no measurable time.
+        spread: the least and the largest ratio of two runs side by side.
+        base_tokens_per_second: of one sequence; None where the row is not about tokens.
+        tokens_per_second: ours.
+        gigabytes_per_second: what ours reads of weights and cache; None where that is not known.
+        target: the least ratio that is aimed at; None where there is none.
+        verdict: "loss" below a ratio of 1, "below target", "target met", or "" without a target.
+    """
+
+    row: str
+    base: str
+    runs: int
+    base_seconds: float
+    seconds: float
+    ratio: float | None
+    spread: tuple[float, float]
+    base_tokens_per_second: float | None
+    tokens_per_second: float | None
+    gigabytes_per_second: float | None
+    target: float | None
+    verdict: str
+
+    @classmethod
+    def of(cls, name: str, row: Row, seconds: tuple[list[float], list[float]]) -> "Result":
+        """The figures of the alternating runs of a row, those of the base first."""
+        base, ours = map(statistics.median, seconds)
+        ratios = [first / second for first, second in zip(*seconds, strict=True)]
+        ratio = round(base / ours, 2) if ours > 0 else None
+        # A limit in seconds is a ratio too: that of a run of ours which just keeps it.
+        target = round(base / row.limit, 2) if row.limit is not None else row.target
+        speed = row.tokens / ours if row.tokens and ours > 0 else None
+        read = speed * row.reads() / 1e9 if speed and row.reads else None
+        return cls(
+            row=name,
+            base=row.base,
+            runs=len(ratios),
+            base_seconds=round(base, 4),
+            seconds=round(ours, 4),
+            ratio=ratio,
+            spread=(round(min(ratios), 2), round(max(ratios), 2)),
+            base_tokens_per_second=round(row.tokens / base, 1) if row.tokens else None,
+            tokens_per_second=round(speed, 1) if speed else None,
+            gigabytes_per_second=round(read, 1) if read else None,
+            target=target,
+            verdict=_verdict(ratio, target),
+        )
+
+
+def _verdict(ratio: float | None, target: float | None) -> str:
+    if ratio is not None and ratio < 1:
+        return "loss"
+    if target is None:
+        return ""
+    return "below target" if ratio is not None and ratio < target else "target met"
+
+
+def measure(row: Row, runs: int, seconds: float) -> tuple[list[float], list[float]]:
+    """Seconds of alternating runs of the base and of ours, after one of each that is not counted.
+
+    Args:
+        row: what to run; a row that is not ``warm`` has no run that does not count.
+        runs: the most counted runs of each.
+        seconds: after so many no further runs begin, if there are `LEAST_RUNS`.
+
+    Raises:
+        Missing: what the row needs is not on this machine.
+    """
+    most = min(runs, row.runs or runs)
+    if row.warm:
+        row.theirs()
+        row.ours()
+    kept: tuple[list[float], list[float]] = ([], [])
+    began = time.perf_counter()
+    while len(kept[0]) < most:
+        if len(kept[0]) >= LEAST_RUNS and time.perf_counter() - began > seconds:
+            break
+        for taken, run in zip(kept, (row.theirs, row.ours), strict=True):
+            start = time.perf_counter()
+            found = run()
+            passed = time.perf_counter() - start
+            taken.append(float(found) if isinstance(found, Seconds) else passed)
+    return kept
