@@ -8,7 +8,7 @@ QUESTION := "Why is the sky blue?"
 SAMPLING := --strategy sample --set temperature=0.7 --set top_p=0.9 --set min_p=0.05 --seed 7
 
 .DEFAULT_GOAL := help
-.PHONY: bench demo docs help install laws lint new-plugin test types
+.PHONY: bench demo docs engines help install laws lint new-plugin test types
 
 demo: install ## stream three answers: greedy, sampled, and sampled from the 4-bit model
 	$(DECODEKIT) generate $(QUESTION) --max-new-tokens 80
@@ -41,8 +41,11 @@ docs: install ## write the generated tables of the docs again
 laws: install ## try every law on every processor and write docs/laws.md (some minutes)
 	$(BIN)/python docs/laws.py
 
-bench: install ## measure against transformers in the same run, 15 minutes (ARGS="--only beam", "--help")
+bench: install ## measure against transformers and installed engines, 15 minutes (ARGS="--only beam", "--help")
 	$(BIN)/python -m tests.bench.bench $(ARGS)
+
+engines: install ## install the other engines that bench compares with (llama.cpp is compiled: some minutes)
+	$(BIN)/pip install -c constraints.txt -e ".[bench]"
 
 new-plugin: install ## write a plugin package (KIND=processor NAME=soft_limit INTO=folder)
 	$(DECODEKIT) new $(or $(KIND),processor) $(NAME) --into $(or $(INTO),.)

@@ -1,9 +1,9 @@
-"""``make bench``: decodekit against transformers on the default model, in alternating runs.
+"""``make bench``: decodekit against transformers and other engines on the default model, in alternating runs.
 
 The ratio of a row is the median of the base's seconds over ours, so above 1 we are faster. Rows that begin
 with ``eager`` and ``compiled`` are of `formats.py`, with ``history`` of `histories.py`, with ``batch`` of
 `batches.py`, with ``overhead`` of `overhead.py`, with ``chain`` of `chains.py`, with ``start`` of
-`startup.py`, and all others of `calls.py`.
+`startup.py`, those with the name of another engine of `peers.py`, and all others of `calls.py`.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from tests.bench.chains import chain_rows
 from tests.bench.formats import format_rows
 from tests.bench.histories import history_rows
 from tests.bench.overhead import overhead_rows
+from tests.bench.peers import peer_rows
 from tests.bench.plot import check_plot, draw
 from tests.bench.report import Report, header
 from tests.bench.rows import Missing, Result, Row, measure
@@ -39,6 +40,7 @@ def every_row() -> dict[str, Row]:
     """All rows by name; nothing is loaded before a row runs."""
     parts = (
         format_rows,
+        peer_rows,
         start_rows,
         call_rows,
         batch_rows,

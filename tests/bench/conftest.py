@@ -3,7 +3,7 @@
 import decodekit as dk
 import pytest
 
-from tests.bench import batches, calls, formats, histories, models
+from tests.bench import batches, calls, formats, histories, models, peers
 from tests.bench.rows import Result
 
 
@@ -17,7 +17,7 @@ def tiny(monkeypatch, tiny_folder):
         found[key] = found.get(key) or dk.load(tiny_folder, dtype=dtype, quant=quant)
         return found[key]
 
-    for module in (batches, calls, formats, histories, models):
+    for module in (batches, calls, formats, histories, models, peers):
         monkeypatch.setattr(module, "loaded", loaded)
     batches.Answers.drawn.cache_clear()
     yield loaded()

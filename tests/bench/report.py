@@ -13,6 +13,7 @@ import torch
 import transformers
 from rich.table import Table
 
+from tests.bench.peers import peer_versions
 from tests.bench.rows import Result
 
 __all__ = ["Report", "header"]
@@ -49,7 +50,7 @@ def header() -> dict[str, str]:
     )
     return {
         "machine": f"{machine}, memory is read at {_memory_speed():.1f} GB/s",
-        "versions": versions,
+        "versions": ", ".join(filter(None, (versions, peer_versions()))),
     }
 
 

@@ -25,7 +25,7 @@ def test_all_rows_have_names_before_anything_is_loaded(monkeypatch):
     monkeypatch.setattr(dk, "load", None)
     names = [*bench.every_row()]
     wanted = ("overhead", "eager", "compiled", "beam", "chain", "history", "batch", "sequences", "start")
-    for word in (*wanted, "prompt lookup"):
+    for word in (*wanted, "prompt lookup", "llama.cpp", "CTranslate2", "OpenVINO"):
         assert any(word in name for name in names)
 
 
