@@ -34,7 +34,7 @@ def check_plot(path: Path) -> None:
 
 
 def draw(path: Path, report: Report) -> None:
-    """Write the picture; a row whose ratio can't be drawn (ours took no time) has no bar.
+    """Write the picture; a row without a ratio has no bar.
 
     Args:
         path: the file, PNG or SVG by its ending.
@@ -54,8 +54,14 @@ def draw(path: Path, report: Report) -> None:
         if result.target is not None:
             axes.plot([result.target], [place], marker="|", color="black", markersize=11, linestyle="none")
     axes.axvline(1, color="black", linewidth=0.8)
-    names = [f"{result.row} (against {result.base})" for result in rows]
-    axes.set_yticks(range(len(rows)), names, fontsize=7)
+    axes.margins(x=0.1)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="x", which="both", labelsize=7)
+    named = [
+        result.row if "against" in result.row else f"{result.row} (against {result.base})" for result in rows
+    ]
+    axes.set_yticks(range(len(rows)), named, fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel("seconds of the base over ours: above 1 we are faster; a tick is the target")
     found = {result.verdict for result in rows}

@@ -61,7 +61,7 @@ class Result:
         runs: counted runs of each.
         base_seconds: the median of the base.
         seconds: the median of ours.
-        ratio: base over ours, above 1 where we are faster; None where ours takes no measurable time.
+        ratio: base over ours, above 1 where we are faster; None where one of them takes no measurable time.
         spread: the least and the largest ratio of two runs side by side.
         base_tokens_per_second: of one sequence; None where the row is not about tokens.
         tokens_per_second: ours.
@@ -88,7 +88,8 @@ class Result:
         """The figures of the alternating runs of a row, those of the base first."""
         base, ours = map(statistics.median, seconds)
         ratios = [first / second for first, second in zip(*seconds, strict=True)]
-        ratio = round(base / ours, 2) if ours > 0 else None
+        # What a row measures beyond the model's passes can be lost in their noise, and below zero.
+        ratio = round(base / ours, 2) if base > 0 < ours else None
         # A limit in seconds is a ratio too: that of a run of ours which just keeps it.
         target = round(base / row.limit, 2) if row.limit is not None else row.target
         speed = row.tokens / ours if row.tokens and ours > 0 else None
@@ -105,7 +106,7 @@ class Result:
             tokens_per_second=round(speed, 1) if speed else None,
             gigabytes_per_second=round(read, 1) if read else None,
             target=target,
-            verdict=_verdict(ratio, target),
+            verdict=_verdict(ratio, target) if base > 0 else "",
         )
 
 

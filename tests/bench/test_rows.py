@@ -66,5 +66,10 @@ def test_what_is_said_of_a_row_whose_base_takes_two_seconds(ours, about, verdict
     assert of([2.0], [ours], **about).verdict == verdict
 
 
+def test_a_base_without_measurable_time_has_no_ratio_and_nothing_is_said():
+    found = of([-1.0], [2.0], target=3)
+    assert (found.ratio, found.verdict) == (None, "")
+
+
 def test_a_limit_in_seconds_is_drawn_as_a_ratio():
     assert of([20.0], [4.0], limit=10).target == 2
