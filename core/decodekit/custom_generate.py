@@ -16,6 +16,7 @@ from decodekit.custom_loop import CustomFunction, CustomLoop, CustomRepo
 from decodekit.errors import (
     ParameterError,
     PluginError,
+    TrustError,
     UnknownNameError,
     UnsupportedArgumentError,
     nearest,
@@ -103,12 +104,15 @@ def strategy_of(
         UnsupportedArgumentError: it has a loop of its own, which tells nothing of its tokens.
         And what `read_custom` raises.
     """
-    found = read_custom(custom_generate, strategy=strategy, trust_remote_code=trust_remote_code)
+    message = (
+        f"custom_generate={custom_generate!r} has a loop of its own, which gives no events: name a "
+        "decodekit.Strategy, or call decodekit.generate in Python, with streamer="
+    )
+    try:
+        found = read_custom(custom_generate, strategy=strategy, trust_remote_code=trust_remote_code)
+    except TrustError as error:  # to trust a folder or a repository would not help here
+        raise UnsupportedArgumentError(message) from error
     if isinstance(found, CustomLoop):
-        message = (
-            f"custom_generate={custom_generate!r} has a loop of its own, which gives no events: name a "
-            "decodekit.Strategy, or call decodekit.generate with streamer="
-        )
         raise UnsupportedArgumentError(message)
     return found
 

@@ -7,6 +7,8 @@ import attrs
 import torch
 from decodekit import CapabilityError, QuantBackend, param
 
+from decodekit_quant_backends._linears import check_skipped
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -75,7 +77,9 @@ class BitsAndBytes4Bit(QuantBackend):
 
         Raises:
             CapabilityError: the blocks of a layer on a CPU cross its rows.
+            ParameterError: the model has no module of a name in ``skip_modules``.
         """
+        check_skipped(model, self.skip_modules)
         for name, module in model.named_modules():
             if type(module).__name__ == "Linear4bit" and module.weight.device.type == "cpu":
                 _check_width(name, module)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from decodekit import CapabilityError
 
-from decodekit_quant_backends._linears import is_skipped
+from decodekit_quant_backends._linears import check_skipped, is_skipped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,7 +31,9 @@ def check_converted(model: "PreTrainedModel", skip_modules: tuple[str, ...], gro
 
     Raises:
         CapabilityError: names the layer.
+        ParameterError: the model has no module of a name in ``skip_modules``.
     """
+    check_skipped(model, skip_modules)
     head = model.get_output_embeddings()
     for name, module in model.named_modules():
         skipped = module is head or is_skipped(name, skip_modules)

@@ -1,12 +1,16 @@
 """8-bit integer weights with outlier columns in half precision, by bitsandbytes."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 from decodekit import QuantBackend, QuantLaws, param
 
 from decodekit_quant_backends._bitsandbytes import REQUIRES, load_kwargs
+from decodekit_quant_backends._linears import check_skipped
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["BnbInt8"]
 
@@ -22,6 +26,7 @@ class BnbInt8(QuantBackend):
         float16 and then to int8; embeddings, norms, biases and the output layer keep their values.
         A column is an outlier if any row of the batch makes it one, so rows depend on each other a little.
     Raises: MissingLibraryError, when a library is not installed; the message has the install line.
+        ParameterError, when the model has no module of a name in skip_modules.
     """
 
     NAME = "bnb-int8"
@@ -38,3 +43,8 @@ class BnbInt8(QuantBackend):
     def load_kwargs(self, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
         """``quantization_config`` for ``from_pretrained``; int8 has no use for ``dtype``."""
         return load_kwargs(self.skip_modules, load_in_8bit=True, llm_int8_threshold=self.threshold)
+
+    def convert(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """The model as it is, once all that was to be skipped is there."""
+        check_skipped(model, self.skip_modules)
+        return model

@@ -21,6 +21,7 @@ class BnbNf4(BitsAndBytes4Bit):
         AVX512-BF16 repacks at the first forward, to 4.25 bits and products in bfloat16.
     Raises: MissingLibraryError, when a library is not installed; the message has the install line.
         CapabilityError, for a layer on a CPU whose inputs are no multiple of 64.
+        ParameterError, when the model has no module of a name in skip_modules.
     """
 
     NAME = "bnb-nf4"

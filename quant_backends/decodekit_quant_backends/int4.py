@@ -28,6 +28,7 @@ class Int4(QuantBackend):
         the output layer without ``output_layer``. Without ``compile=True`` weights are converted at every
         pass, which is slow.
     Raises: CapabilityError, when two groups do not divide the inputs of a layer.
+        ParameterError, when the model has no module of a name in skip_modules.
     """
 
     NAME = "int4"

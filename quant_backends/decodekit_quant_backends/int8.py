@@ -25,7 +25,7 @@ class Int8(QuantBackend):
     Law: the forward is deterministic. A linear weight takes 8 bits and its share of a scale (32 bits a row);
         embeddings, norms and biases keep their values, and so does the output layer without
         ``output_layer``. Without ``compile=True`` weights are converted at every pass.
-    Raises: nothing.
+    Raises: ParameterError, when the model has no module of a name in skip_modules.
     """
 
     NAME = "int8"

@@ -28,6 +28,7 @@ class TorchaoInt4(QuantBackend):
     Raises: MissingLibraryError, when a library is not installed; the message has the install line.
         CapabilityError, when group_size does not divide the inputs of a layer, or another dtype than
         bfloat16 is asked for on CUDA.
+        ParameterError, when the model has no module of a name in skip_modules.
     """
 
     NAME = "torchao-int4"

@@ -1,12 +1,16 @@
 """8-bit integer weights and activations, by torchao."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 from decodekit import QuantBackend, QuantLaws, param
 
+from decodekit_quant_backends._linears import check_skipped
 from decodekit_quant_backends._torchao import REQUIRES, load_kwargs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["TorchaoInt8Dynamic"]
 
@@ -24,6 +28,7 @@ class TorchaoInt8Dynamic(QuantBackend):
         goes either way with the last bit of a float, so that logits from the cache differ a little from
         those of a whole forward pass.
     Raises: MissingLibraryError, when a library is not installed; the message has the install line.
+        ParameterError, when the model has no module of a name in skip_modules.
     """
 
     NAME = "torchao-int8-dynamic"
@@ -41,3 +46,8 @@ class TorchaoInt8Dynamic(QuantBackend):
         return load_kwargs(
             Int8DynamicActivationInt8WeightConfig(set_inductor_config=False), self.skip_modules
         )
+
+    def convert(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """The model as it is, once all that was to be skipped is there."""
+        check_skipped(model, self.skip_modules)
+        return model

@@ -392,23 +392,6 @@ def test_a_row_of_nan_is_named_with_its_step():
         run(batch, Plain())
 
 
-@pytest.mark.parametrize("chain", ["none", "top_k=2", "temperature=0.5 > top_p=0.9"])
-def test_a_row_of_nan_is_named_to_who_does_not_look_at_the_distribution(chain):
-    class Blind(Strategy):
-        NAME = "blind"
-
-        def step(self, batch):
-            logits = batch.logits()
-            batch.commit(logits.nan_to_num().argmax(-1), batch.dist(logits))
-
-    table = torch.zeros(3, 3)
-    table[0, 1] = table[2, 2] = 50.0
-    table[1] = torch.nan
-    options = {"stops": StopRules(max_new_tokens=5), "chains": [Chain.parse(chain)]}
-    with pytest.raises(NonFiniteLogitsError, match=r"row 1 \(prompt 1\) at step 1"):
-        run(batch_of(MarkovModel(table), [[2], [0]], **options), Blind())
-
-
 def test_a_chain_that_leaves_nothing_is_named():
     @attrs.frozen
     class Nothing(Processor):

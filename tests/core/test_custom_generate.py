@@ -182,3 +182,14 @@ def test_a_strategy_of_a_module_is_streamed_and_a_loop_is_not(model, module):
     assert [event.token for event in events if isinstance(event, dk.TokenEvent)] == ids
     with pytest.raises(dk.UnsupportedArgumentError, match=r"'unstreamed' has a loop of its own"):
         dk.stream(model, Bytes(), IDS["input_ids"], **arguments, custom_generate="unstreamed")
+
+
+@pytest.mark.parametrize("spec", ["a/folder", "transformers-community/dola"])
+def test_nobody_is_asked_to_trust_a_folder_that_can_not_be_streamed(model, tmp_path, monkeypatch, spec):
+    code = tmp_path / "a" / "folder" / "custom_generate" / "generate.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(dk.UnsupportedArgumentError, match=f"'{spec}' has a loop of its own") as caught:
+        dk.stream(model, Bytes(), IDS["input_ids"], custom_generate=spec)
+    assert "trust" not in str(caught.value)

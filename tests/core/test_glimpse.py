@@ -11,6 +11,7 @@ from decodekit import CallContext, Chain, EmptySupportError, History, NonFiniteL
 from decodekit.distribution import process
 from decodekit.glimpse import Glimpse
 from decodekit.randomness import GlobalNoise, SeededNoise
+from decodekit.testing.models import MarkovModel
 from decodekit_processors.top_p import TopP
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,6 +102,26 @@ def test_who_does_not_look_is_told_by_the_check(row):
     for p in (dist([chain], [0] * 4, x), dist([chain], [0] * 4, x).select([0, 1])):
         with nullcontext() if row is None else pytest.raises(NonFiniteLogitsError, match="row 2"):
             p.check(1)
+
+
+class Blind(dk.Strategy):
+    """Commits the largest logits, and does not look at the distribution."""
+
+    NAME = "blind"
+
+    def step(self, batch):
+        logits = batch.logits()
+        batch.commit(logits.nan_to_num().argmax(-1), batch.dist(logits))
+
+
+@pytest.mark.parametrize("chain", ["none", "top_k=2", "temperature=0.5 > top_p=0.9"])
+def test_a_strategy_that_does_not_look_is_told_when_it_commits(chain):
+    table = torch.zeros(3, 3)
+    table[0, 1] = table[2, 2] = 50.0
+    table[1] = math.nan
+    call = {"strategy": Blind(), "processors": chain, "max_new_tokens": 5}
+    with pytest.raises(NonFiniteLogitsError, match=r"row 1 \(prompt 1\) at step 1"):
+        dk.generate(MarkovModel(table), torch.tensor([[2], [0]]), **call)
 
 
 def test_a_draw_has_looked_already():

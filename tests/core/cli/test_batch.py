@@ -157,13 +157,8 @@ def test_two_lines_of_one_id_are_refused_before_anything_runs(batch, refused, mo
 
 
 def test_ids_that_differ_in_their_type_are_two(batch):
-    lines = [{"prompt": "x", "id": own} for own in ("7", 7, None, None)]
-    assert [by_line(batch(lines=lines).path)[number].get("id") for number in (1, 2, 3, 4)] == [
-        "7",
-        7,
-        None,
-        None,
-    ]
+    found = by_line(batch(lines=[{"prompt": "x", "id": own} for own in ("7", 7, None, None)]).path)
+    assert [found[number].get("id") for number in (1, 2, 3, 4)] == ["7", 7, None, None]
 
 
 def test_a_call_without_a_compiled_step_is_told_in_a_line_and_once(batch, monkeypatch):
