@@ -60,13 +60,18 @@ class Setup:
             prompts: token ids.
             seeds: one a prompt.
         """
-        width, device = max(map(len, prompts)), self.model.device
-        ids = torch.tensor([[0] * (width - len(row)) + row for row in prompts], device=device)
-        shown = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=device)
+        ids, shown = self._padded(prompts), self._padded([[1] * len(row) for row in prompts])
         own = {name: value * len(prompts) if name in _OF_CHAIN else value for name, value in settings.items()}
         given = {**self.common, **own, "input_ids": ids, "attention_mask": shown}
         options = attrs.evolve(self.options, processors=chain, seed=seeds)
         return prepare(self.model, None, self.config, given, options)
+
+    def _padded(self, rows: Sequence[list[int]]) -> Tensor:
+        """Rows of one width: a decoder's end together; an encoder may count positions from column 0."""
+        width, encoder = max(map(len, rows)), self.model.config.is_encoder_decoder
+        pads = [[0] * (width - len(row)) for row in rows]
+        padded = [row + pad if encoder else pad + row for row, pad in zip(rows, pads, strict=True)]
+        return torch.tensor(padded, device=self.model.device)
 
     def sets(self, name: str, own: Mapping[str, Any]) -> bool:
         """Whether a field of the configuration has a value from anywhere."""

@@ -112,7 +112,8 @@ def stream(
     custom, trusted = kwargs.pop("custom_generate", None), kwargs.pop("trust_remote_code", None)
     if custom is not None:
         strategy = strategy_of(custom, strategy=strategy, trust_remote_code=trusted)
-    inputs = _tokenize(tokenizer, prompt)
+    # an encoder may count positions from the first column
+    inputs = _tokenize(tokenizer, prompt, "right" if model.config.is_encoder_decoder else "left")
     options = Options(
         strategy=strategy,
         processors=processors,
@@ -140,7 +141,7 @@ _OBJECTS = (
 """Further arguments that are neither fields of the configuration nor inputs of the model."""
 
 
-def _tokenize(tokenizer: Any, prompt: Prompt) -> dict[str, Tensor]:
+def _tokenize(tokenizer: Any, prompt: Prompt, side: str) -> dict[str, Tensor]:
     if isinstance(prompt, Mapping):
         return dict(prompt)
     if isinstance(prompt, Tensor):
@@ -149,7 +150,7 @@ def _tokenize(tokenizer: Any, prompt: Prompt) -> dict[str, Tensor]:
         return _keep_inputs(tokenizer(prompt, return_tensors="pt"))
     items = list(prompt) if isinstance(prompt, Sequence) else []
     if items and all(isinstance(item, str) for item in items):
-        return _keep_inputs(tokenizer(items, return_tensors="pt", padding=True, padding_side="left"))
+        return _keep_inputs(tokenizer(items, return_tensors="pt", padding=True, padding_side=side))
     if is_chat(items):
         ids = torch.tensor([template_ids(items, tokenizer)])
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

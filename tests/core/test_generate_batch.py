@@ -236,13 +236,15 @@ def test_transformers_processors_get_batches_as_transformers_makes_them():
     assert shapes.count(2) >= 2
 
 
-@pytest.mark.parametrize("kind", ["guided", "t5", "static"])
+@pytest.mark.parametrize("kind", ["guided", "t5", "bart", "static"])
 def test_other_models_and_settings(kind, tokenizer):
-    model = model_of("t5") if kind == "t5" else SMALL["llama"]
+    """Encoders too, whose positions may count from the first column."""
+    model = model_of(kind) if kind in ("t5", "bart") else SMALL["llama"]
     prompts = [[3, 4], [5], [6, 7, 8], [9]]
     arguments = {
         "guided": {"guidance_scale": 1.7, "do_sample": True, "seed": 3},
         "t5": {"do_sample": True, "seed": 3},
+        "bart": {"do_sample": True, "seed": 3},
         "static": {"cache_implementation": "static"},
     }[kind] | {"max_new_tokens": 5}
     results = dk.generate_batch(model, Words(), prompts, batch_size=3, token_logprobs=True, **arguments)

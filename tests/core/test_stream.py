@@ -1,3 +1,4 @@
+import copy
 import itertools
 
 import decodekit as dk
@@ -74,6 +75,17 @@ def test_texts_are_padded_and_do_not_disturb_each_other(model, tokenizer):
         assert texts_of(dk.stream(model, tokenizer, text, **ARGUMENTS))[0] == together[row]
 
 
+def test_texts_for_an_encoder_do_not_disturb_each_other(tokenizer):
+    """The positions of an encoder may count from the first column, so its texts are padded on the right."""
+    pair, letters = model_of("bart"), copy.deepcopy(tokenizer)
+    letters.pad_token = "!"  # the model has 60 tokens, which are signs, digits and capital letters
+    arguments = {"max_new_tokens": 5, "seed": 3, "do_sample": True}
+    *_, together = dk.stream(pair, letters, ["A", "ONCE"], **arguments)
+    for row, text in enumerate(["A", "ONCE"]):
+        *_, single = dk.stream(pair, letters, text, **arguments)
+        assert torch.allclose(together.output.token_logprobs[row], single.output.token_logprobs[0])
+
+
 @pytest.mark.parametrize("prompt", [[], 7, [1, 2], [{"content": "x"}], ["x", 1]], ids=str)
 def test_another_prompt_is_refused_at_once(model, tokenizer, prompt):
     with pytest.raises(dk.ParameterError, match="prompt="):
@@ -86,8 +98,6 @@ def test_what_is_wrong_is_said_before_the_first_event(model, tokenizer):
 
 
 def test_a_chat_without_a_template_is_refused(model, tokenizer):
-    import copy
-
     plain = copy.deepcopy(tokenizer)
     plain.chat_template = None
     with pytest.raises(dk.ParameterError, match="no chat template"):
