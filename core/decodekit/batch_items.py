@@ -1,7 +1,7 @@
 """Reading the prompts of a list: texts, chats, token ids, and objects that have values of their own."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import attrs
 from torch import Tensor
@@ -82,10 +82,8 @@ def _ids(prompt: Any, tokenizer: Any) -> list[int]:
         ids = _encoded(prompt, tokenizer)
     elif is_chat(prompt):
         ids = template_ids(prompt, tokenizer)
-    elif isinstance(prompt, Tensor) and prompt.dim() == 1 and not prompt.is_floating_point():
-        ids = prompt.tolist()
-    elif isinstance(prompt, Sequence) and all(type(token) is int for token in prompt):
-        ids = list(prompt)
+    elif _are_ids(given := prompt.tolist() if isinstance(prompt, Tensor) else prompt):
+        ids = list(given)
     else:
         message = f"{_shown(prompt)} is no prompt: it must be {_FORMS}"
         raise ParameterError(message)
@@ -93,6 +91,10 @@ def _ids(prompt: Any, tokenizer: Any) -> list[int]:
         message = "the prompt is empty: give it at least one token"
         raise ParameterError(message)
     return list(ids)
+
+
+def _are_ids(value: Any) -> TypeGuard[Sequence[int]]:
+    return isinstance(value, Sequence) and all(type(token) is int for token in value)
 
 
 def _encoded(text: str, tokenizer: Any) -> list[int]:

@@ -16,7 +16,7 @@ from decodekit.batch_items import Item, read_item
 from decodekit.call import Call, Options, prepare
 from decodekit.chain import Chain
 from decodekit.chain_config import FIELDS, check_lengths, explicit, per_row_values, rows_of_chains
-from decodekit.errors import DecodekitError, ParameterError
+from decodekit.errors import ParameterError
 from decodekit.processor import Processor
 from decodekit.randomness import prompt_seeds
 from decodekit.transformers_hooks import set_fields
@@ -194,23 +194,17 @@ def read_jobs(
     slots = explicit(processors, count) if processors is not None else None
     chains, numbers = rows_of_chains(slots, count) if slots is not None else ([None], [0] * count)
     kinds = _Kinds(attrs.evolve(setup, common=common))
-    tried = False
+    if chains:
+        _try_common(kinds.setup, chains)
     jobs = []
     for index, prompt in enumerate(prompts):
+        chain, values = chains[numbers[index]], {name: given[index] for name, given in lists.items()}
+        item = None
         try:
             item = read_item(prompt, setup.options.tokenizer, known)
-            _check_length(setup.model, item)
-        except DecodekitError as error:
-            fail(index, None, error)
-            continue
-        chain, values = chains[numbers[index]], {name: given[index] for name, given in lists.items()}
-        if not tried:  # what is wrong with all is not the fault of one
-            with warnings.catch_warnings(action="ignore"):
-                kinds.of(values, chain, item.ids)
-            tried = True
-        try:
+            _check_tokens(setup.model, item.ids)
             kind = kinds.of({**values, **item.settings}, chain, item.ids)
-        except Exception as error:  # transformers has errors of its own for wrong values
+        except Exception as error:  # transformers and tokenizers have errors of their own
             fail(index, item, error)
             continue
         own = item.seed if item.seed is not None else seeds[index]
@@ -219,11 +213,25 @@ def read_jobs(
     return jobs
 
 
-def _check_length(model: "PreTrainedModel", item: Item) -> None:
-    most = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if most and not model.config.is_encoder_decoder and len(item.ids) >= most:
+def _try_common(setup: Setup, chains: Sequence[Chain | None]) -> None:
+    """Raise what is wrong with all prompts, and so the fault of none: one of a single token has it too."""
+    chain = chains[0] if len(chains) == 1 else Chain([])
+    with warnings.catch_warnings(action="ignore"):  # the prompts themselves are warned of
+        setup.prepare({}, chain, [[0]], [0])
+
+
+def _check_tokens(model: "PreTrainedModel", ids: list[int]) -> None:
+    vocab_size = model.config.get_text_config().vocab_size
+    if not 0 <= min(ids) <= max(ids) < vocab_size:
         message = (
-            f"the prompt has {len(item.ids)} tokens, and {type(model).__name__} has {most} positions, of "
+            f"the prompt holds ids from {min(ids)} to {max(ids)}: they must be in [0, {vocab_size}), the "
+            "model's vocabulary; use the tokenizer that belongs to the model"
+        )
+        raise ParameterError(message)
+    most = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if most and not model.config.is_encoder_decoder and len(ids) >= most:
+        message = (
+            f"the prompt has {len(ids)} tokens, and {type(model).__name__} has {most} positions, of "
             "which a new token needs one: shorten it"
         )
         raise ParameterError(message)

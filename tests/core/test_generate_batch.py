@@ -1,5 +1,7 @@
 """Each prompt of a list gets what a call with it alone gets."""
 
+import re
+
 import attrs
 import decodekit as dk
 import pytest
@@ -279,9 +281,52 @@ def test_a_prompt_that_is_wrong_is_named_before_the_model_runs(tokenizer):
             dk.generate_batch(LLAMA, tokenizer, prompts, max_new_tokens=1)
 
 
-def test_an_argument_that_is_wrong_for_all_is_nobodys_fault(tokenizer):
-    with pytest.raises(dk.ParameterError, match=r"^temperature=\[-1\]|^'?temperature"):
-        dk.generate_batch(LLAMA, tokenizer, ["a", "b"], do_sample=True, temperature=-1, errors="keep")
+@pytest.mark.parametrize(
+    "arguments",
+    [{"temperature": -1}, {"temperature": 0.5, "processors": [["top_k"], None]}],
+    ids=["value", "value beside chains"],
+)
+def test_an_argument_that_is_wrong_for_all_is_nobodys_fault(tokenizer, arguments):
+    with pytest.raises(dk.ParameterError, match=r"^temperature=-1|^processors= is the whole chain"):
+        dk.generate_batch(LLAMA, tokenizer, ["", "b"], do_sample=True, errors="keep", **arguments)
+
+
+FAULTS = {
+    r"the prompt holds ids from 3 to 99: they must be in \[0, 16\)": ([3, 99], {}),
+    "the prompt holds ids from -5 to 3": ([3, -5], {}),
+    "the prompt holds ids from 3 to 1180591620717411303424": ({"prompt": [3, 2**70]}, {}),
+    "the prompt has 600 tokens, and LlamaForCausalLM has 512 positions": ([3] * 600, {}),
+    "tensor.* is no prompt": (torch.tensor([True, False]), {}),
+    "max_length": ([3, 4, 5, 6], {"max_length": 4}),
+    "temperature": ([3], {"do_sample": True, "temperature": {"bad": -1.0, "good": 0.5}}),
+    "max_new_tokens=0.5 is not allowed": ([3], {"max_new_tokens": {"bad": 0.5, "good": 2}}),
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+@pytest.mark.parametrize("order", [("bad", "good"), ("good", "bad")], ids=" ".join)
+def test_the_fault_of_one_prompt_is_not_that_of_all(message, order):
+    """Wherever it stands in the list; the first one is not tried in the name of all."""
+    wrong, arguments = FAULTS[message]
+    arguments = ({"max_new_tokens": 2} if "max_length" not in arguments else {}) | {
+        name: [value[one] for one in order] if isinstance(value, dict) else value
+        for name, value in arguments.items()
+    }
+    prompts = [{"bad": wrong, "good": [5, 6]}[one] for one in order]
+    results = dk.generate_batch(SMALL["llama"], Words(), prompts, errors="keep", **arguments)
+    found = dict(zip(order, results, strict=True))
+    assert re.search(message, str(found["bad"].error))
+    assert found["good"].error is None
+    assert found["good"].tokens
+    with pytest.raises(ValueError, match=rf"prompts\[{order.index('bad')}\]"):
+        dk.stream_batch(SMALL["llama"], Words(), prompts, **arguments)
+
+
+def test_what_a_call_is_warned_of_a_list_is_warned_of_too():
+    """Once: the trial of what holds for all says nothing, and takes no warning away."""
+    with pytest.warns(UserWarning, match="default `max_length`") as caught:
+        dk.stream_batch(SMALL["llama"], Words(), [[3], [4, 5]])
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize(

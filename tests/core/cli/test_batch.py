@@ -115,6 +115,7 @@ def test_texts_go_through_the_chat_template_when_asked(batch, refused):
 
 
 WRONG = [
+    ({"prompt": [5, 99999]}, "ParameterError", "the prompt holds ids from 5 to 99999"),
     (b"not json\n", "ParameterError", "the line is not JSON: Expecting value at column 1"),
     (b"\xff\xfe\n", "ParameterError", "the line is not UTF-8: invalid start byte at byte 0"),
     (b"[" * 100_000 + b"\n", "ParameterError", "nested too deeply"),
@@ -146,7 +147,10 @@ def test_a_wrong_line_is_an_error_of_its_own(batch):
     assert found[len(lines) + 1]["finish_reason"] == "length"
     again = batch()
     assert again.exit_code == 1
-    assert again.stderr == f"nothing is left to do: out.jsonl has all 13 lines, {len(lines)} with errors\n"
+    assert (
+        again.stderr
+        == f"nothing is left to do: out.jsonl has all {len(lines) + 1} lines, {len(lines)} with errors\n"
+    )
 
 
 @pytest.mark.parametrize("same", ["b", 7, {"a": [1], "b": None}])
