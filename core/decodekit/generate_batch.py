@@ -183,7 +183,7 @@ def _known(strategy: Any) -> set[str]:
 
 def _refuse(kwargs: Mapping[str, Any], known: Iterable[str]) -> None:
     for name, value in kwargs.items():
-        if name in _REFUSED and value not in (None, False):
+        if name in _REFUSED and not (value is None or value is False):
             message = f"{name}={value!r} {_REFUSED[name]}"
             raise UnsupportedArgumentError(message)
         if name not in known and name not in _REFUSED:

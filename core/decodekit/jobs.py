@@ -1,8 +1,7 @@
 """The prompts of a list as jobs: what each asks for, resolved before anything runs."""
 
-import json
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -138,14 +137,14 @@ class _Kinds:
     """The kinds that were met so far."""
 
     setup: Setup
-    _found: dict[str, Kind] = attrs.field(factory=dict)
+    _found: dict[Hashable, Kind] = attrs.field(factory=dict)
     _chains: list[tuple[Any, Chain]] = attrs.field(factory=list)
 
     def of(self, values: Mapping[str, Any], chain: Chain | None, ids: list[int]) -> Kind:
         """The kind of a prompt with these values of its own."""
         setup = self.setup
         width = len(ids) if any(setup.sets(name, values) for name in ("max_length", "min_length")) else 0
-        key = json.dumps([values, id(chain), width], sort_keys=True, default=id)
+        key = (_frozen(values), id(chain), width)
         if key not in self._found:
             settings = {name: [value] if name in _OF_CHAIN else value for name, value in values.items()}
             call = setup.prepare(settings, chain, [ids], [0])
@@ -163,6 +162,20 @@ class _Kinds:
                 return known
         self._chains.append((bound_to, chain))
         return chain
+
+
+def _frozen(value: Any) -> Hashable:
+    """Equal for values that are the same, types included; what can't be hashed is the same as itself."""
+    if isinstance(value, Mapping):
+        return "mapping", frozenset((_frozen(key), _frozen(own)) for key, own in value.items())
+    value = value.tolist() if isinstance(value, Tensor) else value
+    if isinstance(value, (list, tuple)):
+        return "list", tuple(map(_frozen, value))
+    try:
+        hash(value)
+    except TypeError:
+        return type(value), id(value)
+    return type(value), value
 
 
 def read_jobs(

@@ -1,13 +1,15 @@
 """Each prompt of a list gets what a call with it alone gets."""
 
+import copy
 import re
 
 import attrs
 import decodekit as dk
 import pytest
 import torch
+import transformers as tf
 from decodekit.call import Options
-from decodekit.jobs import Setup, read_jobs
+from decodekit.jobs import Setup, _frozen, read_jobs
 from decodekit.testing.models import CacheHashModel, MarkovModel, tiny_llama
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -334,6 +336,11 @@ def test_what_a_call_is_warned_of_a_list_is_warned_of_too():
     [
         ({"streamer": object()}, dk.UnsupportedArgumentError, "streamer=.* read decodekit.stream_batch"),
         ({"prefix_allowed_tokens_fn": print}, dk.UnsupportedArgumentError, "prefix_allowed_tokens_fn"),
+        (
+            {"prefix_allowed_tokens_fn": torch.tensor([1, 2])},
+            dk.UnsupportedArgumentError,
+            r"prefix_allowed_tokens_fn=tensor\(\[1, 2\]\) is told a prompt by its row",
+        ),
         ({"output_scores": True}, dk.UnsupportedArgumentError, "token_logprobs=True"),
         ({"pixel_values": 1}, dk.UnsupportedArgumentError, "pixel_values is an argument of neither"),
         ({"max_new_token": 1}, dk.UnsupportedArgumentError, "Did you mean 'max_new_tokens'"),
@@ -427,6 +434,48 @@ def test_prompts_that_ask_for_the_same_share_a_chain():
     assert jobs[0].kind.mixes_with(jobs[1].kind)
     own = jobs_of([{"prompt": [3], "max_new_tokens": count, "forced_eos_token_id": 5} for count in (3, 4)])
     assert own[0].kind.call.chains[0] is not own[1].kind.call.chains[0]
+
+
+def test_values_of_a_prompt_may_be_whatever_the_configuration_takes():
+    """Also dictionaries whose keys are tuples, which are no JSON, and tensors."""
+    prompts = [
+        {"prompt": [3], "sequence_bias": {(5,): 90.0}},
+        {"prompt": [3], "sequence_bias": {(6,): 90.0, (5,): 9.0}},
+        {"prompt": [3], "eos_token_id": torch.tensor([5, 9])},
+    ]
+    results = dk.generate_batch(SMALL["llama"], Words(), prompts, max_new_tokens=3)
+    assert [result.tokens for result in results[:2]] == [[5, 5, 5], [6, 6, 6]]
+    for one, result in zip(prompts, results, strict=True):
+        ids, own = one["prompt"], {name: value for name, value in one.items() if name != "prompt"}
+        ((tokens, _, _),) = alone(SMALL["llama"], ids, max_new_tokens=3, **own)
+        assert result.tokens == tokens
+
+
+VALUES = st.recursive(
+    st.sampled_from([None, True, 1, 1.0, 0, False, "1"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([(5,), "a", 1]), inner),
+    max_leaves=4,
+)
+
+
+def spelt(value):
+    """A value as text, whatever the order of its keys."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(sorted(f"{key!r}: {spelt(own)}" for key, own in value.items())) + "}"
+    return "[" + ", ".join(map(spelt, value)) + "]" if isinstance(value, list) else repr(value)
+
+
+@given(VALUES, VALUES)
+def test_values_are_the_same_when_their_types_are_and_what_they_hold(one, other):
+    assert (_frozen(one) == _frozen(other)) == (spelt(one) == spelt(other))
+    again = copy.deepcopy({"a": [one], "b": other})
+    assert hash(_frozen({"b": other, "a": [one]})) == hash(_frozen(again))
+
+
+def test_what_has_no_hash_is_the_same_as_itself():
+    one, other = tf.WatermarkingConfig(), tf.WatermarkingConfig()
+    assert _frozen({"a": one}) == _frozen({"a": one}) != _frozen({"a": other})
+    assert _frozen(torch.tensor([1, 2])) == _frozen([1, 2])
 
 
 def test_what_a_batch_has_one_of_is_decoded_one_after_the_other():
