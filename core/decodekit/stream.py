@@ -86,10 +86,11 @@ def stream(
         model: as for `generate`.
         tokenizer: the model's.
         prompt: a text, a list of texts, a chat (a list of messages, through the tokenizer's chat
-            template), token ids int64 [T] or [B, T], or what the tokenizer returned.
+            template), token ids int64 [T] or [B, T], or what the tokenizer returned: a mapping of
+            tensors, arrays or lists, of one row or several.
         strategy, processors, seed, compile: as for `generate`.
         skip_special_tokens: leave special tokens out of the texts.
-        **kwargs: as for `generate`.
+        **kwargs: as for `generate`, but for what the prompt holds.
 
     Raises:
         ParameterError: ``prompt`` is something else; and what `generate` raises.
@@ -112,6 +113,7 @@ def stream(
     custom, trusted = kwargs.pop("custom_generate", None), kwargs.pop("trust_remote_code", None)
     if custom is not None:
         strategy = strategy_of(custom, strategy=strategy, trust_remote_code=trusted)
+    _refuse_beside(kwargs)
     # an encoder may count positions from the first column
     inputs = _tokenize(tokenizer, prompt, "right" if model.config.is_encoder_decoder else "left")
     options = Options(
@@ -141,9 +143,19 @@ _OBJECTS = (
 """Further arguments that are neither fields of the configuration nor inputs of the model."""
 
 
+def _refuse_beside(kwargs: Mapping[str, Any]) -> None:
+    for name in ("inputs", "input_ids", "attention_mask", "inputs_embeds"):
+        if kwargs.get(name) is not None:
+            message = (
+                f"{name}= has no place beside prompt, which says what to start from: leave one out, or give "
+                'what the tokenizer returned as the prompt, {"input_ids": ..., "attention_mask": ...}'
+            )
+            raise ParameterError(message)
+
+
 def _tokenize(tokenizer: Any, prompt: Prompt, side: str) -> dict[str, Tensor]:
     if isinstance(prompt, Mapping):
-        return dict(prompt)
+        return _as_tensors(prompt)
     if isinstance(prompt, Tensor):
         return {"input_ids": prompt if prompt.dim() > 1 else prompt[None]}
     if isinstance(prompt, str):
@@ -159,6 +171,27 @@ def _tokenize(tokenizer: Any, prompt: Prompt, side: str) -> dict[str, Tensor]:
         '([{"role": "user", "content": "..."}]), token ids int64 [T] or [B, T], or a tokenizer\'s output'
     )
     raise ParameterError(message)
+
+
+def _as_tensors(encoded: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What a tokenizer returned, in whatever form; a row alone is a batch of one."""
+    tensors = {name: _as_tensor(name, value) for name, value in encoded.items() if value is not None}
+    if "input_ids" in tensors and tensors["input_ids"].dim() == 1:
+        return {name: value[None] if value.dim() == 1 else value for name, value in tensors.items()}
+    return tensors
+
+
+def _as_tensor(name: str, value: Any) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        message = (
+            f"prompt[{name!r}]={value!r} is not allowed ({error}): it must be a tensor, an array or lists of "
+            "numbers, with rows of one length (the tokenizer's padding=True); give a "
+            "text itself as the prompt"
+        )
+        raise ParameterError(message) from error
+    return tensor
 
 
 def _keep_inputs(encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@ import copy
 import itertools
 
 import decodekit as dk
+import numpy as np
 import pytest
 import torch
 from decodekit.stream import _Text
@@ -60,6 +61,9 @@ PROMPTS = {
     "ids": torch.tensor([72, 105]),
     "batch of ids": torch.tensor([[72, 105]]),
     "encoded": {"input_ids": torch.tensor([[72, 105]]), "attention_mask": torch.tensor([[1, 1]])},
+    "encoded as lists": {"input_ids": [[72, 105]], "attention_mask": [[1, 1]], "token_type_ids": None},
+    "encoded as one list": {"input_ids": [72, 105], "attention_mask": (1, 1)},
+    "encoded by numpy": {"input_ids": np.array([72, 105]), "attention_mask": np.array([1, 1])},
 }
 
 
@@ -67,6 +71,34 @@ PROMPTS = {
 def test_a_prompt_may_be_many_things(model, tokenizer, kind):
     *_, last = dk.stream(model, tokenizer, PROMPTS[kind], **ARGUMENTS)
     assert last.output.sequences.shape[0] == (2 if kind == "texts" else 1)
+
+
+def test_what_the_tokenizer_returned_may_be_tensors_lists_or_arrays(model, tokenizer):
+    *_, expected = dk.stream(model, tokenizer, PROMPTS["batch of ids"], **ARGUMENTS)
+    for kind in (kind for kind in PROMPTS if kind.startswith("encoded")):
+        *_, last = dk.stream(model, tokenizer, PROMPTS[kind], **ARGUMENTS)
+        assert torch.equal(last.output.sequences, expected.output.sequences)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ({"prompt": "x"}, r"prompt\['prompt'\]='x' is not allowed.* give a text itself"),
+        ({"input_ids": [[5], [6, 7]]}, r"prompt\['input_ids'\]=.*padding=True"),
+        ({"input_ids": [["a"]]}, r"prompt\['input_ids'\]="),
+        ({"input_ids": 5}, r"input_ids is of shape \[\]"),
+    ],
+    ids=str,
+)
+def test_what_no_tokenizer_returns_is_refused(model, tokenizer, prompt, message):
+    with pytest.raises(dk.ParameterError, match=message):
+        dk.stream(model, tokenizer, prompt)
+
+
+@pytest.mark.parametrize("name", ["inputs", "input_ids", "attention_mask", "inputs_embeds"])
+def test_what_is_in_the_prompt_is_not_given_beside_it(model, tokenizer, name):
+    with pytest.raises(dk.ParameterError, match=f"^{name}= has no place beside prompt.* as the prompt"):
+        dk.stream(model, tokenizer, "xyz", **{name: torch.tensor([[3, 4, 5]])})
 
 
 def test_texts_are_padded_and_do_not_disturb_each_other(model, tokenizer):
