@@ -1,6 +1,7 @@
 """Arguments that transformers takes as they come, or trips over in the middle of its loop."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -51,6 +52,7 @@ _COUNT = _Rule(lambda value: _is_integer(value) and value >= 1, "int in [1, inf)
 _LENGTH = _Rule(_COUNT.holds, "int in [0, inf)")  # 0 is taken out before: the prompt is the answer then
 _INTEGER = _Rule(_is_integer, "int")
 _NUMBER = _Rule(_is_number, "a number")
+_SECONDS = _Rule(lambda value: _is_number(value) and not math.isnan(value), "a number of seconds")
 _TOKEN = _Rule(_is_token, "a token id")
 _TOKENS = _Rule(_are_tokens, "a token id or a list of them")
 _RULES = {
@@ -61,7 +63,7 @@ _RULES = {
     "min_new_tokens": _INTEGER,
     "num_return_sequences": _COUNT,
     "prefill_chunk_size": _COUNT,
-    "max_time": _NUMBER,
+    "max_time": _SECONDS,
     "guidance_scale": _NUMBER,
     "bos_token_id": _TOKEN,
     "pad_token_id": _TOKEN,
