@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 
+from decodekit.contract import BASES, NOUNS, Kind
 from decodekit.errors import ParameterError, nearest
 from decodekit.testing.advice import ADVICE, Advice
 from decodekit.testing.report import Outcome, Report, Result
@@ -24,6 +25,7 @@ __all__ = [
     "assertions",
     "check",
     "check_exceptions",
+    "class_and_instance",
     "examples_of",
     "in_order",
     "listening",
@@ -123,6 +125,22 @@ def check(
         return Check(number, title, body.__doc__ or title, body, law, skip, most_examples, share, shrinks)
 
     return decorate
+
+
+def class_and_instance(kind: Kind, plugin: Any) -> tuple[Any, Any]:
+    """The class under test, and the only instance to look at, or None.
+
+    Raises:
+        ParameterError: ``plugin`` is neither a class nor an instance of this kind.
+    """
+    cls = plugin if isinstance(plugin, type) else type(plugin)
+    if not issubclass(cls, BASES[kind]):
+        message = (
+            f"{plugin!r} is no {NOUNS[kind]}: it must be a class or an instance of "
+            f"decodekit.{BASES[kind].__name__}; decodekit.testing.plugins_of gives that of a name"
+        )
+        raise ParameterError(message)
+    return cls, None if isinstance(plugin, type) else plugin
 
 
 def in_order(*groups: Iterable[Check[S]]) -> tuple[Check[S], ...]:

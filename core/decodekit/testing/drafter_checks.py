@@ -11,7 +11,15 @@ from torch import Tensor
 from decodekit.distribution import Distribution
 from decodekit.drafter import Draft, Drafter
 from decodekit.randomness import Purpose
-from decodekit.testing.check import BrokenPromiseError, Check, Draw, assertions, check, run_checks
+from decodekit.testing.check import (
+    BrokenPromiseError,
+    Check,
+    Draw,
+    assertions,
+    check,
+    class_and_instance,
+    run_checks,
+)
 from decodekit.testing.drafter_subject import DrafterSubject, Idle, Look, Verify
 from decodekit.testing.report import Report, Result
 from decodekit.testing.strategy_case import Case, expect, expect_same
@@ -224,7 +232,8 @@ def check_drafter(
 
     Raises:
         ConformanceError: names each broken property, its law and the smallest counter-example.
-        ParameterError: there is no such profile, or a parameter that needs ``examples`` got none.
+        ParameterError: ``drafter`` is none, there is no such profile, or a parameter that needs ``examples``
+            got none.
     """
     return run_checks(DRAFTER_CHECKS, _subject(drafter, examples, target, tokenizer), profile)
 
@@ -250,6 +259,4 @@ def _subject(
     target: Any,
     tokenizer: Any,
 ) -> DrafterSubject:
-    fixed = None if isinstance(drafter, type) else drafter
-    cls = drafter if isinstance(drafter, type) else type(drafter)
-    return DrafterSubject(cls, fixed, examples, target, tokenizer)
+    return DrafterSubject(*class_and_instance("drafters", drafter), examples, target, tokenizer)

@@ -170,11 +170,13 @@ _SMALL: dict[str, Any] = {
 def tiny_llama(
     vocab_size: int = 32, *, seed: int = 0, dtype: torch.dtype = torch.float64, **config: Any
 ) -> Any:
-    """A random two-layer Llama in float64: a bug of cache, mask or position exceeds 1e-9."""
+    """A random two-layer Llama in float64: a bug of cache, mask or position exceeds 1e-9.
+
+    ``config`` holds fields of LlamaConfig, which beat our own: sizes, token ids.
+    """
     special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    return _seeded(
-        LlamaForCausalLM, LlamaConfig(vocab_size=vocab_size, **_SMALL, **(special | config)), seed, dtype
-    )
+    whole = LlamaConfig(vocab_size=vocab_size, **(_SMALL | special | config))
+    return _seeded(LlamaForCausalLM, whole, seed, dtype)
 
 
 def tiny_mistral(

@@ -12,7 +12,7 @@ from decodekit.testing import (
     processor_laws,
     processor_parameters,
 )
-from decodekit.testing.check import Check, assertions, in_order, run_checks
+from decodekit.testing.check import Check, assertions, class_and_instance, in_order, run_checks
 from decodekit.testing.processor_subject import Oracle, ProcessorSubject, Validator
 from decodekit.testing.report import Report, Result
 
@@ -58,8 +58,8 @@ def check_processor(
 
     Raises:
         ConformanceError: names each broken property, its law and the smallest counter-example.
-        ParameterError: there is no such profile, a parameter that needs ``examples`` got none, or an
-            exception names no property or gives no reason.
+        ParameterError: ``processor`` is none, there is no such profile, a parameter that needs ``examples``
+            got none, or an exception names no property or gives no reason.
     """
     return run_checks(PROCESSOR_CHECKS, _subject(processor, examples, oracle, accepts), profile, exceptions)
 
@@ -86,6 +86,4 @@ def _subject(
     oracle: Oracle | None,
     accepts: Validator | None,
 ) -> ProcessorSubject:
-    if isinstance(processor, type):
-        return ProcessorSubject(processor, None, examples, oracle, accepts)
-    return ProcessorSubject(type(processor), processor, examples, oracle, accepts)
+    return ProcessorSubject(*class_and_instance("processors", processor), examples, oracle, accepts)

@@ -20,6 +20,7 @@ from decodekit.testing.check import (
     Draw,
     assertions,
     check,
+    class_and_instance,
     run_checks,
 )
 from decodekit.testing.quant_model import kit_folder, prompts
@@ -252,7 +253,8 @@ def check_quant_backend(
     Raises:
         ConformanceError: names each broken property and the smallest counter-example.
         MissingLibraryError, CapabilityError: the backend can't be used here.
-        ParameterError: there is no such profile, or an option that needs ``examples`` got none.
+        ParameterError: ``backend`` is none, there is no such profile, or an option that needs ``examples``
+            got none.
     """
     subject = _subject(backend, examples, strategies, device_map)
     report = run_checks(QUANT_CHECKS, subject, profile, exceptions)
@@ -287,7 +289,6 @@ def _subject(
     strategies: Sequence[Any],
     device_map: Any,
 ) -> QuantSubject:
-    fixed = None if isinstance(backend, type) else backend
-    cls = backend if isinstance(backend, type) else type(backend)
+    cls, fixed = class_and_instance("quant_backends", backend)
     made = tuple(registry().resolve("strategies", item) for item in strategies)
     return QuantSubject(cls, fixed, examples, made, device_map)

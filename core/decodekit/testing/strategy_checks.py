@@ -14,7 +14,7 @@ from decodekit.testing import (
     strategy_results,
     strategy_search,
 )
-from decodekit.testing.check import Check, assertions, in_order, run_checks
+from decodekit.testing.check import Check, assertions, class_and_instance, in_order, run_checks
 from decodekit.testing.report import Report, Result
 from decodekit.testing.strategy_subject import StrategySubject
 
@@ -59,8 +59,8 @@ def check_strategy(
 
     Raises:
         ConformanceError: names each broken property, its law and the smallest counter-example.
-        ParameterError: there is no such profile, a parameter that needs ``examples`` got none, or an
-            exception names no property or gives no reason.
+        ParameterError: ``strategy`` is none, there is no such profile, a parameter that needs ``examples``
+            got none, or an exception names no property or gives no reason.
     """
     return run_checks(STRATEGY_CHECKS, _subject(strategy, examples), profile, exceptions)
 
@@ -80,6 +80,4 @@ def strategy_checks(
 
 
 def _subject(strategy: type[Strategy] | Strategy, examples: Sequence[Mapping[str, Any]]) -> StrategySubject:
-    if isinstance(strategy, type):
-        return StrategySubject(strategy, None, examples)
-    return StrategySubject(type(strategy), strategy, examples)
+    return StrategySubject(*class_and_instance("strategies", strategy), examples)

@@ -6,10 +6,11 @@ import attrs
 import pytest
 import torch
 from decodekit import Laws, ParameterError, Processor, UnknownNameError
+from decodekit.contract import BASES, NOUNS
 from decodekit.testing import ConformanceError, Outcome, check_plugin, order_witness, parametrize, plugins_of
 from decodekit.testing.advice import ADVICE
 from decodekit.testing.check import listening
-from decodekit.testing.conformance import all_checks
+from decodekit.testing.conformance import _KITS, all_checks
 from decodekit.testing.elsewhere import ELSEWHERE
 from decodekit.testing.processor_checks import PROCESSOR_CHECKS
 from decodekit.testing.strategy_toys import Heat, Top
@@ -224,3 +225,19 @@ def test_the_marker_has_the_ids_of_the_properties():
 def test_an_option_that_names_nothing_is_a_usage_error(module):
     code, reports = run_pytest(module, str(module), "--decodekit", "no_such_thing")
     assert (code, reports) == (4, {})
+
+
+@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize("wrong", [None, "top_k", 5, dict, torch.nn.Identity()], ids=str)
+def test_what_is_no_plugin_of_the_kind_is_refused(kind, wrong):
+    check, checks = _KITS[kind]
+    for function in (check, checks):
+        with pytest.raises(
+            ParameterError, match=rf" is no {NOUNS[kind]}: .*decodekit.{BASES[kind].__name__};"
+        ):
+            function(wrong)
+
+
+def test_a_plugin_of_another_kind_is_refused():
+    with pytest.raises(ParameterError, match=r"Top.* is no strategy"):
+        _KITS["strategies"][0](Top)

@@ -128,3 +128,10 @@ def test_dtypes_and_special_tokens_are_as_asked():
     assert logits(model, [[3]]).dtype == torch.bfloat16
     assert (model.config.eos_token_id, model.config.bos_token_id, model.training) == (None, 1, False)
     assert logits(tiny_llama(16), [[3]]).dtype == torch.float64
+
+
+def test_the_fields_of_a_tiny_llama_can_be_chosen():
+    model = tiny_llama(num_hidden_layers=1, initializer_range=0.1, pad_token_id=2)
+    assert len(model.model.layers) == 1
+    assert (model.config.initializer_range, model.config.pad_token_id) == (0.1, 2)
+    assert model.config.hidden_size == tiny_llama().config.hidden_size
