@@ -125,11 +125,7 @@ WRONG = [
     ({"prompt": "x", "max_new_tokens": "many"}, "ParameterError", "max_new_tokens='many' is not allowed"),
     ({"prompts": "x", "id": 5}, "ParameterError", "Did you mean 'prompt'"),
     ({"prompt": "x", "return_dict_in_generate": True}, "ParameterError", "no value that a prompt may have"),
-    (
-        {"prompt": "x", "strategy": "beam"},
-        "ParameterError",
-        "'strategy' is no value that a prompt may have: all",
-    ),
+    ({"prompt": "x", "strategy": "beam"}, "ParameterError", "'strategy' is no value that a prompt may have"),
     (12, "ParameterError", "12 is no prompt"),
     ("\ud800", "ParameterError", "the tokenizer can't read the prompt"),
 ]
@@ -147,10 +143,7 @@ def test_a_wrong_line_is_an_error_of_its_own(batch):
     assert found[len(lines) + 1]["finish_reason"] == "length"
     again = batch()
     assert again.exit_code == 1
-    assert (
-        again.stderr
-        == f"nothing is left to do: out.jsonl has all {len(lines) + 1} lines, {len(lines)} with errors\n"
-    )
+    assert again.stderr == f"nothing is left to do: out.jsonl has all 14 lines, {len(lines)} with errors\n"
 
 
 @pytest.mark.parametrize("same", ["b", 7, {"a": [1], "b": None}])
