@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -47,6 +47,11 @@ __all__ = ["Call", "Options", "open_batch", "prepare"]
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
+def _listed(items: Any) -> Any:
+    """A tuple of what can be gone through, perhaps only once; anything else for the checks to refuse."""
+    return tuple(items) if isinstance(items, Iterable) else items
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Options:
     """What a call of generate gets beside the configuration and the model's inputs."""
@@ -57,8 +62,8 @@ class Options:
     tokenizer: Any = None
     assistant_model: Any = None
     assistant_tokenizer: Any = None
-    logits_processor: Sequence[Any] = ()
-    stopping_criteria: Sequence[Any] = ()
+    logits_processor: Sequence[Any] = attrs.field(default=(), converter=_listed)
+    stopping_criteria: Sequence[Any] = attrs.field(default=(), converter=_listed)
     prefix_allowed_tokens_fn: Any = None
     negative_prompt_ids: Any = None
     negative_prompt_attention_mask: Any = None
