@@ -1,0 +1,80 @@
+"""The inputs of a call: what they may be, and what is said of those that can't be."""
+
+import decodekit as dk
+import pytest
+import torch
+from decodekit.testing.models import tiny_llama
+
+from tests.parity.architectures import inputs_of, model_of
+
+MODEL = tiny_llama(32)
+IDS = torch.tensor([[0, 0, 7, 8], [9, 10, 11, 12]])
+MASK = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+PLACES = torch.tensor([[0, 0, 0, 1], [0, 1, 2, 3]])
+SOURCE = inputs_of("bart")
+START = torch.tensor([[4, 5], [4, 6]])
+
+
+def tuples(tensor):
+    return tuple(map(tuple, tensor.tolist()))
+
+
+def call(**arguments):
+    given = {"input_ids": IDS, "attention_mask": MASK, "max_new_tokens": 4, **arguments}
+    return dk.generate(MODEL, **given).tolist()
+
+
+def translate(**arguments):
+    return dk.generate(model_of("bart"), **{**SOURCE, "max_new_tokens": 4, **arguments}).tolist()
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.Tensor.tolist, tuples, torch.Tensor.numpy], ids=["lists", "tuples", "numpy"]
+)
+def test_inputs_may_be_lists_and_arrays(kind):
+    given = {"input_ids": IDS, "attention_mask": MASK, "position_ids": PLACES}
+    assert call(**{name: kind(value) for name, value in given.items()}) == call(position_ids=PLACES)
+    own = {"decoder_input_ids": START, "decoder_attention_mask": torch.ones_like(START)}
+    same = {name: kind(value) for name, value in {**SOURCE, **own}.items()}
+    assert translate(**same) == translate(**own)
+
+
+def test_the_first_argument_may_be_an_array():
+    assert dk.generate(MODEL, IDS.numpy(), attention_mask=MASK, max_new_tokens=4).tolist() == call()
+
+
+REFUSED = {
+    "ragged": ({"input_ids": [[5], [6, 7]]}, "input_ids is no tensor.*padding=True"),
+    "texts": ({"input_ids": ["a", "b"]}, "input_ids is no tensor"),
+    "true and false": ({"input_ids": MASK.bool()}, "must hold token ids"),
+    "a mask in words": ({"attention_mask": "all"}, "attention_mask is a str"),
+    "an additive mask": ({"attention_mask": (1 - MASK) * -1e9}, r"from -1000000000.0 to .*0.0: it must be 1"),
+    "places of no batch": ({"position_ids": torch.arange(4)}, r"position_ids has shape \[4\]"),
+    "half places": ({"position_ids": PLACES / 2}, "position_ids .*dtype torch.float32"),
+}
+REFUSED_OF_PAIRS = {
+    "another number of rows": (
+        {"decoder_input_ids": START[:1]},
+        "decoder_input_ids has 1 rows and input_ids 2",
+    ),
+    "no batch": ({"decoder_input_ids": [4, 5]}, r"decoder_input_ids has shape \[2\]"),
+    "a mask for one": (
+        {"decoder_input_ids": START, "decoder_attention_mask": [[1, 1]]},
+        r"decoder_attention_mask has shape \[1, 2\]",
+    ),
+    "an additive mask": ({"attention_mask": torch.full((2, 6), -1e9)}, "attention_mask holds values"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_can_not_be_an_input_is_named(name):
+    arguments, words = REFUSED[name]
+    with pytest.raises(dk.ParameterError, match=words):
+        call(**arguments)
+
+
+@pytest.mark.parametrize("name", REFUSED_OF_PAIRS)
+def test_what_can_not_be_an_input_of_a_pair_is_named(name):
+    arguments, words = REFUSED_OF_PAIRS[name]
+    with pytest.raises(dk.ParameterError, match=words):
+        translate(**arguments)
