@@ -1,6 +1,7 @@
 """Arguments that transformers takes as they come, or trips over in the middle of its loop."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -51,6 +52,7 @@ _COUNT = _Rule(lambda value: _is_integer(value) and value >= 1, "int in [1, inf)
 _LENGTH = _Rule(_COUNT.holds, "int in [0, inf)")  # 0 is taken out before: the prompt is the answer then
 _INTEGER = _Rule(_is_integer, "int")
 _NUMBER = _Rule(_is_number, "a number")
+_FINITE = _Rule(lambda value: _is_number(value) and math.isfinite(value), "a finite number")
 _TOKEN = _Rule(_is_token, "a token id")
 _TOKENS = _Rule(_are_tokens, "a token id or a list of them")
 _RULES = {
@@ -62,7 +64,7 @@ _RULES = {
     "num_return_sequences": _COUNT,
     "prefill_chunk_size": _COUNT,
     "max_time": _NUMBER,
-    "guidance_scale": _NUMBER,
+    "guidance_scale": _FINITE,
     "bos_token_id": _TOKEN,
     "pad_token_id": _TOKEN,
     "eos_token_id": _TOKENS,

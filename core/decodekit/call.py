@@ -196,7 +196,10 @@ def prepare(
     if options.seed is None and strategy.POSITIONAL and strategy.samples:
         seeds = torch.randint(2**62, (len(request.prompts),)).tolist()
         options = attrs.evolve(options, seed=seeds)
-    chains, rows = _chains_and_rows(request, per_row, strategy, options, cold)
+    negative = negative_prompts(
+        model, options.negative_prompt_ids, options.negative_prompt_attention_mask, request
+    )
+    chains, rows = _chains_and_rows(request, per_row, strategy, options, cold, negative)
     context = _context(model, request, strategy, options)
     chains = [chain.bind(context) for chain in chains]
     strategy = strategy.bind(model, context)
@@ -262,6 +265,7 @@ def _chains_and_rows(
     strategy: Strategy,
     options: Options,
     cold: Sequence[bool],
+    negative: list[list[int]] | None,
 ) -> tuple[list[Chain], list[Row]]:
     """The distinct chains, and a row for each prompt."""
     count = len(request.prompts)
@@ -278,7 +282,6 @@ def _chains_and_rows(
             prefix=_prefix(request.config, options, strategy),
         )
     chains, numbers = rows_of_chains(slots, count)
-    negative = negative_prompts(options.negative_prompt_ids, options.negative_prompt_attention_mask, request)
     seeds = prompt_seeds(options.seed, count) if options.seed is not None else [0] * count
     rows = [
         Row(

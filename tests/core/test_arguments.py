@@ -31,6 +31,8 @@ def test_what_is_right_passes(values):
         ("max_new_tokens", 0),
         ("max_length", True),
         ("guidance_scale", False),
+        ("guidance_scale", float("nan")),
+        ("guidance_scale", float("inf")),
         ("eos_token_id", [2, "x"]),
         ("eos_token_id", torch.tensor([2.0])),
         ("pad_token_id", [2]),
