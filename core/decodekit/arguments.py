@@ -49,7 +49,7 @@ def _are_texts(value: Any) -> bool:
 
 
 _COUNT = _Rule(lambda value: _is_integer(value) and value >= 1, "int in [1, inf)")
-_LENGTH = _Rule(_COUNT.holds, "int in [0, inf)")  # 0 is taken out before: the prompt is the answer then
+_LENGTH = _Rule(lambda value: _is_integer(value) and value >= 0, "int in [0, inf)")
 _INTEGER = _Rule(_is_integer, "int")
 _NUMBER = _Rule(_is_number, "a number")
 _FINITE = _Rule(lambda value: _is_number(value) and math.isfinite(value), "a finite number")

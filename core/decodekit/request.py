@@ -1,5 +1,6 @@
 """What a call asks for, read by transformers' own rules."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,13 +81,11 @@ def read_request(
         UnsupportedArgumentError: the model decodes in a loop of its own.
         ParameterError: an attention mask would have to be guessed, or has a wrong shape.
     """
-    nothing = kwargs.get("max_new_tokens") == 0
-    if nothing:
-        kwargs = {**kwargs, "max_new_tokens": 1}  # transformers refuses 0, where the prompt is the answer
     given = {name: value for name, value in kwargs.items() if value is not None}
-    check_values(
-        {**hooks.set_fields(model.generation_config), **hooks.set_fields(generation_config), **given}
-    )
+    values = {**hooks.set_fields(model.generation_config), **hooks.set_fields(generation_config), **given}
+    check_values(values)
+    nothing = values.get("max_new_tokens") == 0  # the prompt is the answer
+    generation_config, kwargs = _without_zero(generation_config, model.generation_config, kwargs)
     own_max = _is_set(model, generation_config, kwargs, "max_length")
     own_min = _is_set(model, generation_config, kwargs, "min_length")
     config, model_kwargs = hooks.merged_config(model, generation_config, kwargs)
@@ -118,6 +117,17 @@ def read_request(
         layout=read.layout if read.layout is not None else read.mask,
         inputs_for=read.inputs_for,
     )
+
+
+def _without_zero(
+    config: GenerationConfig | None, own: GenerationConfig, kwargs: Mapping[str, Any]
+) -> tuple[GenerationConfig | None, Mapping[str, Any]]:
+    """Configuration and keywords with a max_new_tokens of 1 for one of 0, which transformers refuses."""
+    found = [each.max_new_tokens for each in (config, own) if each is not None]
+    if next((count for count in found if count is not None), None) == 0:
+        config = copy.copy(config) if config is not None else GenerationConfig()
+        config.max_new_tokens = 1
+    return config, {**kwargs, "max_new_tokens": 1} if kwargs.get("max_new_tokens") == 0 else kwargs
 
 
 def _is_set(

@@ -4,6 +4,7 @@ import decodekit as dk
 import pytest
 import torch
 from decodekit.testing.models import tiny_llama
+from transformers import GenerationConfig
 
 from tests.parity.architectures import inputs_of, model_of
 
@@ -78,3 +79,30 @@ def test_what_can_not_be_an_input_of_a_pair_is_named(name):
     arguments, words = REFUSED_OF_PAIRS[name]
     with pytest.raises(dk.ParameterError, match=words):
         translate(**arguments)
+
+
+def nothing():
+    config = GenerationConfig()
+    config.max_new_tokens = 0  # the constructor refuses it
+    return config
+
+
+@pytest.mark.parametrize(
+    ("own", "arguments", "count"),
+    [
+        (False, {"max_new_tokens": 0}, 0),
+        (False, {"generation_config": nothing()}, 0),
+        (False, {"generation_config": nothing(), "num_beams": 2}, 0),
+        (False, {"generation_config": nothing(), "max_new_tokens": 2}, 2),
+        (True, {}, 0),
+        (True, {"generation_config": GenerationConfig(max_new_tokens=2)}, 2),
+        (True, {"max_new_tokens": 2}, 2),
+    ],
+)
+def test_no_new_token_may_be_asked_for_anywhere(monkeypatch, own, arguments, count):
+    monkeypatch.setattr(MODEL.generation_config, "max_new_tokens", 0 if own else None)
+    given = arguments.get("generation_config")
+    before = [config.to_dict() for config in (MODEL.generation_config, given) if config is not None]
+    out = dk.generate(MODEL, IDS, attention_mask=MASK, eos_token_id=[], **arguments)
+    assert out.shape == (2, 4 + count)
+    assert before == [config.to_dict() for config in (MODEL.generation_config, given) if config is not None]
