@@ -40,6 +40,8 @@ def test_what_is_right_passes(values):
         ("eos_token_id", torch.tensor([2.0])),
         ("pad_token_id", [2]),
         ("stop_strings", ["a", 3]),
+        ("stop_strings", ["", "a"]),
+        ("stop_strings", ""),
         ("do_sample", 1),
     ],
 )

@@ -69,6 +69,11 @@ PARTS = {
     "stop strings without tokenizer": Case(
         arguments={"stop_strings": ["x"]}, match="stop_strings=.*needs tokenizer"
     ),
+    "stop strings and what is no tokenizer": Case(
+        arguments={"stop_strings": ["x"], "tokenizer": 5},
+        match="tokenizer is a int, which has no decode",
+        theirs=AttributeError,
+    ),
     "healing without tokenizer": Case(
         arguments={"token_healing": True}, match="token_healing=True needs tokenizer"
     ),
