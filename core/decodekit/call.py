@@ -21,6 +21,7 @@ from decodekit.choice import (
     refuse_not_yet,
     refuse_unsampled,
     refuse_unused,
+    refuse_unused_fields,
 )
 from decodekit.errors import CapabilityError, ParameterError
 from decodekit.healing import healed
@@ -193,6 +194,8 @@ def prepare(
     strategy = asked or default_strategy(request.config, request.mode, assistant, cold=all(cold))
     if not all(cold):
         refuse_unsampled(strategy, per_row)
+    if options.processors is not None:
+        refuse_unused_fields(generation_config, model.generation_config, strategy)
     if options.seed is None and strategy.POSITIONAL and strategy.samples:
         seeds = torch.randint(2**62, (len(request.prompts),)).tolist()
         options = attrs.evolve(options, seed=seeds)

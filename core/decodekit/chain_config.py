@@ -18,6 +18,7 @@ from decodekit.wrapped import PrefixConstraint, WrappedProcessor
 
 __all__ = [
     "FIELDS",
+    "OFF",
     "Field",
     "chain_of",
     "check_lengths",
@@ -77,6 +78,8 @@ FIELDS = (
     Field("watermarking_config"),
     Field("renormalize_logits", "LogitNormalization", (False,)),
 )
+OFF: Mapping[str, tuple[Any, ...]] = {**{field.name: field.off for field in FIELDS}, "min_length": (0,)}
+"""Of every argument that only the configuration's chain heeds, the values that ask for nothing."""
 WATERMARKS = {"WatermarkingConfig": "kgw", "SynthIDTextWatermarkingConfig": "synthid"}
 """transformers' classes for watermarking_config, and the processors of their parameters."""
 

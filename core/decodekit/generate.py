@@ -75,7 +75,8 @@ def generate(
             an instance. Left out, the configuration decides as in transformers.
         processors: the whole chain in its order; each item a name, a pair ``(name, {parameter: value})``,
             a class or an instance of `Processor`. Or its text, ``"top_k=50 > min_p=0.05"``, a `Chain`, or
-            a list with a chain for each prompt. Left out, the configuration decides.
+            a list with a chain for each prompt. Left out, the configuration decides. Beside a chain, what
+            the model's own configuration sets for one has no effect, and what the call sets is refused.
         seed: positional randomness: a prompt's tokens are a function of its seed alone, whatever it is
             batched with. A list has one a prompt. Left out, torch's global generator is consumed as
             transformers consumes it.
