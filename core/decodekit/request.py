@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 from transformers.cache_utils import Cache
 from transformers.generation.utils import ALL_CACHE_NAMES
 
+from decodekit import caches
 from decodekit import transformers_hooks as hooks
 from decodekit.arguments import check_values
 from decodekit.checks import check_embeds, check_ids, check_mask, fill_empty, full_mask, to_tensor
@@ -290,6 +291,13 @@ def _caller_cache(model: "PreTrainedModel", model_kwargs: dict[str, Any]) -> Cac
 def _go_on(read: _Read, cache: Cache | None, mask: Tensor, columns: Tensor) -> Tensor:
     """Find where the new tokens begin; returns which of the new columns are tokens, bool [B, n]."""
     past = int(cache.get_seq_length()) if cache is not None else 0
+    rows = caches.rows(cache) if cache is not None else None
+    if rows not in (None, len(mask)):
+        message = (
+            f"past_key_values holds {rows} rows, and there are {len(mask)} prompts: give as many as it was "
+            "filled with, or a new cache"
+        )
+        raise ParameterError(message)
     read.cache = cache
     if not past:
         return mask

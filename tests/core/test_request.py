@@ -4,7 +4,7 @@ import decodekit as dk
 import pytest
 import torch
 from decodekit.testing.models import tiny_llama
-from transformers import GenerationConfig
+from transformers import DynamicCache, GenerationConfig, StaticCache
 
 from tests.parity.architectures import inputs_of, model_of
 
@@ -106,3 +106,25 @@ def test_no_new_token_may_be_asked_for_anywhere(monkeypatch, own, arguments, cou
     out = dk.generate(MODEL, IDS, attention_mask=MASK, eos_token_id=[], **arguments)
     assert out.shape == (2, 4 + count)
     assert before == [config.to_dict() for config in (MODEL.generation_config, given) if config is not None]
+
+
+def filled(kind, prompts):
+    cache = {"dynamic": DynamicCache, "static": lambda: StaticCache(config=MODEL.config, max_cache_len=20)}[
+        kind
+    ]()
+    dk.generate(MODEL, prompts, past_key_values=cache, max_new_tokens=1)
+    return cache
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+def test_a_cache_goes_on_with_the_rows_that_it_holds(kind):
+    text = torch.cat([IDS[1:], IDS[1:].flip(1), IDS[1:]])
+    arguments = {"max_new_tokens": 4, "attention_mask": torch.ones_like(text)}
+    ours = dk.generate(MODEL, text, past_key_values=filled(kind, text[:, :2]), **arguments)
+    assert torch.equal(ours, dk.generate(MODEL, text, **arguments))
+    for count in (1, 2, 4):
+        cache = filled(kind, text[:1, :2].repeat(count, 1))
+        with pytest.raises(
+            dk.ParameterError, match=f"past_key_values holds {count} rows, and there are 3 prompts"
+        ):
+            dk.generate(MODEL, text, past_key_values=cache, **arguments)
