@@ -76,7 +76,20 @@ def open_target(
     )
     session.compiled = step or compiled_call(model, config, session.cache)
     check_needs(strategy, session)
+    _check_pieces(session, request)
     return session
+
+
+def _check_pieces(session: Session, request: Request) -> None:
+    """Raise where pieces of a prompt would be fed onto a state, which only single tokens do exactly."""
+    piece, width = request.config.prefill_chunk_size, max(map(len, request.contexts))
+    if piece is not None and piece < width and caches.is_recurrent(session.cache):
+        message = (
+            f"prefill_chunk_size={piece} would feed a prompt of {width} tokens in pieces, and "
+            f"{type(session.model).__name__} keeps a state, to which pieces and their padding can't be added "
+            "exactly: leave it out"
+        )
+        raise CapabilityError(message)
 
 
 def _step(

@@ -104,6 +104,18 @@ PARTS = {
     "pieces of nothing": Case(
         arguments={"prefill_chunk_size": 0}, match="prefill_chunk_size=0 is not allowed", theirs=RuntimeError
     ),
+    "pieces for a state": Case(
+        model=tiny_mamba(VOCAB),
+        arguments={"prefill_chunk_size": 2},
+        raises=dk.CapabilityError,
+        match="prefill_chunk_size=2 .*4 tokens in pieces.*MambaForCausalLM keeps a state",
+    ),
+    "pieces for a state beside padding": Case(
+        model=tiny_mamba(VOCAB),
+        arguments={"prefill_chunk_size": 2, "attention_mask": torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])},
+        raises=dk.CapabilityError,
+        match="prefill_chunk_size=2 .*MambaForCausalLM keeps a state",
+    ),
     "attentions that are never computed": Case(
         arguments={"output_attentions": True, "return_dict_in_generate": True},
         raises=dk.CapabilityError,
