@@ -43,16 +43,17 @@ def _are_tokens(value: Any) -> bool:
 
 
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, str) or (
-        isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value)
-    )
+    """Whether it is a text or some; an empty one would end every row at its first token."""
+    texts = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(text, str) and text for text in texts)
 
 
 _COUNT = _Rule(lambda value: _is_integer(value) and value >= 1, "int in [1, inf)")
-_LENGTH = _Rule(_COUNT.holds, "int in [0, inf)")  # 0 is taken out before: the prompt is the answer then
+_LENGTH = _Rule(lambda value: _is_integer(value) and value >= 0, "int in [0, inf)")
 _INTEGER = _Rule(_is_integer, "int")
 _NUMBER = _Rule(_is_number, "a number")
 _SECONDS = _Rule(lambda value: _is_number(value) and not math.isnan(value), "a number of seconds")
+_FINITE = _Rule(lambda value: _is_number(value) and math.isfinite(value), "a finite number")
 _TOKEN = _Rule(_is_token, "a token id")
 _TOKENS = _Rule(_are_tokens, "a token id or a list of them")
 _RULES = {
@@ -64,12 +65,12 @@ _RULES = {
     "num_return_sequences": _COUNT,
     "prefill_chunk_size": _COUNT,
     "max_time": _SECONDS,
-    "guidance_scale": _NUMBER,
+    "guidance_scale": _FINITE,
     "bos_token_id": _TOKEN,
     "pad_token_id": _TOKEN,
     "eos_token_id": _TOKENS,
     "decoder_start_token_id": _TOKENS,
-    "stop_strings": _Rule(_are_texts, "a text or a list of texts"),
+    "stop_strings": _Rule(_are_texts, "a text or a list of texts, none of them empty"),
     "do_sample": _Rule(lambda value: isinstance(value, bool), "True or False"),
 }
 
@@ -103,12 +104,14 @@ def check_objects(options: Any) -> None:
     """Check the functions and the model that a call is given, before anybody calls them.
 
     Args:
-        options: with compile, logits_processor, stopping_criteria, prefix_allowed_tokens_fn, assistant_model.
+        options: with compile, tokenizer, logits_processor, stopping_criteria, prefix_allowed_tokens_fn,
+            assistant_model.
 
     Raises:
         ParameterError: one of them can't be called as it will be.
     """
     check_compile(options.compile)
+    _check_tokenizer(options.tokenizer)
     _check_callables("logits_processor", options.logits_processor)
     _check_callables("stopping_criteria", options.stopping_criteria)
     allowed = options.prefix_allowed_tokens_fn
@@ -123,6 +126,16 @@ def check_objects(options: Any) -> None:
         message = (
             f"assistant_model is a {type(assistant).__name__}: it must be a model of transformers, e.g. from "
             "AutoModelForCausalLM.from_pretrained"
+        )
+        raise ParameterError(message)
+
+
+def _check_tokenizer(tokenizer: Any) -> None:
+    """Raise `ParameterError` for something that can't decode tokens; None is no tokenizer."""
+    if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
+        message = (
+            f"tokenizer is a {type(tokenizer).__name__}, which has no decode: pass the model's tokenizer, "
+            "e.g. from AutoTokenizer.from_pretrained"
         )
         raise ParameterError(message)
 

@@ -1,7 +1,7 @@
 """Our strategies inside ``model.generate``: what transformers calls instead of its own loop."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -9,6 +9,7 @@ from transformers import GenerationConfig, UnbatchedClassifierFreeGuidanceLogits
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
 from transformers.utils import ModelOutput
 
+from decodekit.chain_config import OFF
 from decodekit.choice import strategy_pair
 from decodekit.contract import BASES, check_class
 from decodekit.errors import ParameterError, UnsupportedArgumentError
@@ -72,10 +73,11 @@ def as_custom_generate(
         own = {name: more.pop(name) for name in ("seed", *_keywords(cls)) if name in more}
         theirs, guidance = _without_guidance(logits_processor or ())
         chain = processors if processors is not None else list(map(WrappedProcessor, theirs))
+        heeded = OFF.keys() - params_of(cls).keys() if processors is None else ()
         return generate(
             model,
             None,
-            _config(config, guidance.pop("guidance_scale", None)),
+            _config(config, guidance.pop("guidance_scale", None), heeded),
             stopping_criteria=[
                 item for item in stopping_criteria or () if not isinstance(item, _FROM_CONFIG)
             ],
@@ -133,9 +135,14 @@ def _without_guidance(processors: Sequence[Any]) -> tuple[list[Any], dict[str, A
     }
 
 
-def _config(config: GenerationConfig, guidance_scale: float | None) -> GenerationConfig:
-    """The configuration with one length each, as transformers has computed both."""
-    fields = config.to_dict()
+def _config(
+    config: GenerationConfig, guidance_scale: float | None, heeded: Iterable[str]
+) -> GenerationConfig:
+    """The configuration with one length each, as transformers has computed both.
+
+    ``heeded`` are fields that transformers has made its processors of.
+    """
+    fields = {**config.to_dict(), **dict.fromkeys(heeded)}
     # their criterion has come ready-made, and they have healed the prompts
     fields |= {"stop_strings": None, "token_healing": None, "guidance_scale": guidance_scale}
     for new, whole in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):

@@ -50,6 +50,7 @@ __all__ = [
     "record",
     "roll_back",
     "room",
+    "rows",
     "select",
     "settle",
     "take_row",
@@ -118,9 +119,7 @@ def _cross(cache: Cache) -> list[Any]:
 
 def is_recurrent(cache: Cache | None) -> bool:
     """Whether a layer keeps a state instead of tokens."""
-    return cache is not None and any(
-        isinstance(layer, LinearAttentionCacheLayerMixin) for layer in _own(cache)
-    )
+    return cache is not None and any(isinstance(x, LinearAttentionCacheLayerMixin) for x in _own(cache))
 
 
 def can_roll_back(cache: Cache) -> bool:
@@ -149,6 +148,11 @@ def room(cache: Cache | None, width: int) -> int | None:
     """How many slots it has beside ``width``; None where it grows."""
     most = capacity(cache)
     return None if most is None else most - width
+
+
+def rows(cache: Cache) -> int | None:
+    """How many rows it holds; None while it holds nothing."""
+    return next((len(x.keys) for x in _own(cache) if _has_keys(x) and x.keys.numel()), None)
 
 
 def windows(cache: Cache) -> list[int | None]:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -21,6 +21,7 @@ from decodekit.choice import (
     refuse_not_yet,
     refuse_unsampled,
     refuse_unused,
+    refuse_unused_fields,
 )
 from decodekit.errors import CapabilityError, ParameterError
 from decodekit.healing import healed
@@ -47,6 +48,11 @@ __all__ = ["Call", "Options", "open_batch", "prepare"]
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
+def _listed(items: Any) -> Any:
+    """A tuple of what can be gone through, perhaps only once; anything else for the checks to refuse."""
+    return tuple(items) if isinstance(items, Iterable) else items
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Options:
     """What a call of generate gets beside the configuration and the model's inputs."""
@@ -57,8 +63,8 @@ class Options:
     tokenizer: Any = None
     assistant_model: Any = None
     assistant_tokenizer: Any = None
-    logits_processor: Sequence[Any] = ()
-    stopping_criteria: Sequence[Any] = ()
+    logits_processor: Sequence[Any] = attrs.field(default=(), converter=_listed)
+    stopping_criteria: Sequence[Any] = attrs.field(default=(), converter=_listed)
     prefix_allowed_tokens_fn: Any = None
     negative_prompt_ids: Any = None
     negative_prompt_attention_mask: Any = None
@@ -188,10 +194,15 @@ def prepare(
     strategy = asked or default_strategy(request.config, request.mode, assistant, cold=all(cold))
     if not all(cold):
         refuse_unsampled(strategy, per_row)
+    if options.processors is not None:
+        refuse_unused_fields(generation_config, model.generation_config, strategy)
     if options.seed is None and strategy.POSITIONAL and strategy.samples:
         seeds = torch.randint(2**62, (len(request.prompts),)).tolist()
         options = attrs.evolve(options, seed=seeds)
-    chains, rows = _chains_and_rows(request, per_row, strategy, options, cold)
+    negative = negative_prompts(
+        model, options.negative_prompt_ids, options.negative_prompt_attention_mask, request
+    )
+    chains, rows = _chains_and_rows(request, per_row, strategy, options, cold, negative)
     context = _context(model, request, strategy, options)
     chains = [chain.bind(context) for chain in chains]
     strategy = strategy.bind(model, context)
@@ -257,6 +268,7 @@ def _chains_and_rows(
     strategy: Strategy,
     options: Options,
     cold: Sequence[bool],
+    negative: list[list[int]] | None,
 ) -> tuple[list[Chain], list[Row]]:
     """The distinct chains, and a row for each prompt."""
     count = len(request.prompts)
@@ -273,7 +285,6 @@ def _chains_and_rows(
             prefix=_prefix(request.config, options, strategy),
         )
     chains, numbers = rows_of_chains(slots, count)
-    negative = negative_prompts(options.negative_prompt_ids, options.negative_prompt_attention_mask, request)
     seeds = prompt_seeds(options.seed, count) if options.seed is not None else [0] * count
     rows = [
         Row(

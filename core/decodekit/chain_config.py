@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-from torch import Tensor
 from transformers import GenerationConfig
 
 from decodekit.chain import Chain
@@ -19,6 +18,7 @@ from decodekit.wrapped import PrefixConstraint, WrappedProcessor
 
 __all__ = [
     "FIELDS",
+    "OFF",
     "Field",
     "chain_of",
     "check_lengths",
@@ -78,6 +78,8 @@ FIELDS = (
     Field("watermarking_config"),
     Field("renormalize_logits", "LogitNormalization", (False,)),
 )
+OFF: Mapping[str, tuple[Any, ...]] = {**{field.name: field.off for field in FIELDS}, "min_length": (0,)}
+"""Of every argument that only the configuration's chain heeds, the values that ask for nothing."""
 WATERMARKS = {"WatermarkingConfig": "kgw", "SynthIDTextWatermarkingConfig": "synthid"}
 """transformers' classes for watermarking_config, and the processors of their parameters."""
 
@@ -100,15 +102,21 @@ def per_row_values(kwargs: dict[str, Any]) -> dict[str, list[Any]]:
 
 def _for_each(value: Any, depth: int) -> list[Any] | None:
     """The value of each prompt, when there are lists in more levels than the ``depth`` that one value has."""
-    value = value.tolist() if isinstance(value, Tensor) else value
+    value = _listed(value)
     if not isinstance(value, (list, tuple)):
         return None
     first = next((item for item in value if item is not None), None)
-    return list(value) if isinstance(first, Mapping) or _levels(value) > depth else None
+    return list(map(_listed, value)) if isinstance(first, Mapping) or _levels(value) > depth else None
+
+
+def _listed(value: Any) -> Any:
+    """The list, or the number, of an array of torch or numpy."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _levels(value: Any) -> int:
     """How many lists stand around the first plain value."""
+    value = _listed(value)
     if not isinstance(value, (list, tuple)):
         return 0
     return 1 + _levels(next((item for item in value if item is not None), None))

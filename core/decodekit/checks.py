@@ -1,7 +1,8 @@
 """What transformers does not check of a call, and what it would guess."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
@@ -12,22 +13,49 @@ from decodekit.errors import ParameterError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["check_embeds", "check_ids", "fill_empty", "full_mask"]
+__all__ = ["check_embeds", "check_ids", "check_mask", "fill_empty", "full_mask", "to_tensor"]
 
 
-def check_ids(model: "PreTrainedModel", input_ids: Tensor, mask: Tensor | None, name: str) -> None:
+def to_tensor(name: str, value: Any, device: torch.device) -> Tensor:
+    """A tensor as it is; a list or tuple (of numbers, lists, arrays, tensors) or a numpy array as one.
+
+    Raises:
+        ParameterError: ``value``, the argument ``name``, is something else, or its rows differ in length.
+    """
+    if isinstance(value, Tensor):
+        return value
+    try:
+        if isinstance(value, np.ndarray):
+            # Tensors have no negative strides, and can do little in unsigned types.
+            plain = value.astype(np.int64) if value.dtype.kind == "u" else value.copy()
+            return torch.tensor(plain, device=device)
+        if isinstance(value, (list, tuple)):
+            made = torch.tensor([_plain(item) for item in value], device=device)
+            return made if made.numel() else made.long()
+    except (TypeError, ValueError, RuntimeError) as error:
+        message = (
+            f"{name} is no tensor and can't be made one ({error}): it must hold numbers, in rows of the same "
+            "length; let the tokenizer pad them, padding=True, padding_side='left', return_tensors='pt'"
+        )
+        raise ParameterError(message) from error
+    message = (
+        f"{name} is a {type(value).__name__}: it must be a tensor, an array or a list of lists of numbers"
+    )
+    raise ParameterError(message)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value
+
+
+def check_ids(model: "PreTrainedModel", input_ids: Tensor, name: str) -> None:
     """Raise `ParameterError` unless ``input_ids``, called ``name``, hold tokens of the model [B, T]."""
-    if input_ids.dim() != 2 or input_ids.is_floating_point() or not len(input_ids):
+    wrong = input_ids.is_floating_point() or input_ids.dtype == torch.bool
+    if input_ids.dim() != 2 or wrong or not len(input_ids):
         message = (
             f"{name} has shape {list(input_ids.shape)} and dtype {input_ids.dtype}: "
             "it must hold token ids, int64 [batch, length] with at least one row; "
             "add a dimension to a single prompt with ids[None]"
-        )
-        raise ParameterError(message)
-    if mask is not None and mask.shape != input_ids.shape:
-        message = (
-            f"attention_mask has shape {list(mask.shape)} and {name} {list(input_ids.shape)}: they "
-            "must be equal; pass the mask that the tokenizer gave with these ids"
         )
         raise ParameterError(message)
     vocab_size = model.config.get_text_config().vocab_size
@@ -39,18 +67,37 @@ def check_ids(model: "PreTrainedModel", input_ids: Tensor, mask: Tensor | None, 
         raise ParameterError(message)
 
 
-def check_embeds(embeds: Tensor, mask: Tensor | None, *, fresh: bool) -> None:
-    """Raise `ParameterError` unless the embeddings are [B, T, D] and the mask fits them."""
+def check_mask(mask: Tensor, columns: Tensor, name: str, whose: str, *, longer: bool = False) -> None:
+    """Raise `ParameterError` unless ``mask`` says of each column whether it is a token.
+
+    Args:
+        mask: called ``name``; holds 0 and 1.
+        columns: [B, T, ...], called ``whose``.
+        name: see ``mask``.
+        whose: see ``columns``.
+        longer: it may have other columns, as where a cache holds some; only its rows must be those.
+    """
+    fits = mask.dim() == 2 and len(mask) == len(columns) if longer else mask.shape == columns.shape[:2]
+    if not fits:
+        message = (
+            f"{name} has shape {list(mask.shape)} and {whose} {list(columns.shape)}: batch and length must "
+            "be equal; pass the mask that the tokenizer gave with these ids"
+        )
+        raise ParameterError(message)
+    if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+        message = (
+            f"{name} holds values from {mask.min().item()} to {mask.max().item()}: it must be 1 where there "
+            "is a token and 0 where there is padding (what is added to attention scores is made from that)"
+        )
+        raise ParameterError(message)
+
+
+def check_embeds(embeds: Tensor) -> None:
+    """Raise `ParameterError` unless the embeddings are [B, T, D]."""
     if embeds.dim() != 3 or not embeds.shape[1]:
         message = (
             f"inputs_embeds has shape {list(embeds.shape)}: it must be float [batch, length, hidden size] "
             "with at least one column"
-        )
-        raise ParameterError(message)
-    if mask is not None and fresh and mask.shape != embeds.shape[:2]:
-        message = (
-            f"attention_mask has shape {list(mask.shape)} and inputs_embeds {list(embeds.shape)}: the first "
-            "two dimensions must be equal"
         )
         raise ParameterError(message)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from decodekit.chain_config import FIELDS
+from decodekit.chain_config import FIELDS, OFF
 from decodekit.errors import CapabilityError, ParameterError, UnknownNameError, UnsupportedArgumentError
 from decodekit.moved import how_to_get
 from decodekit.params import params_of
@@ -21,6 +21,7 @@ __all__ = [
     "refuse_not_yet",
     "refuse_unsampled",
     "refuse_unused",
+    "refuse_unused_fields",
     "strategy_pair",
 ]
 
@@ -213,14 +214,35 @@ def refuse_not_yet(config: GenerationConfig) -> None:
 def refuse_unused(values: Mapping[str, Any], per_row: Mapping[str, Sequence[Any]]) -> None:
     """Raise `ParameterError` for keywords that an explicit chain would leave without effect."""
     given = {**values, **{name: _of_prompts(each) for name, each in per_row.items()}}
-    for field in FIELDS:
-        value = given.get(field.name)
-        if value is not None:
-            message = (
-                f"processors= is the whole chain, so {field.name}={value!r} would have no effect: "
-                "put it into the list, at its place in the order, or leave processors out"
-            )
-            raise ParameterError(message)
+    for name in OFF:
+        if given.get(name) is not None:
+            raise _unused(name, f"{name}={given[name]!r}")
+
+
+def refuse_unused_fields(config: GenerationConfig | None, own: GenerationConfig, strategy: Strategy) -> None:
+    """Raise `ParameterError` for fields that an explicit chain would leave without effect.
+
+    Args:
+        config: the given configuration; what it shares with the model's, or with transformers' defaults, was
+            hardly asked for by this call.
+        own: the model's.
+        strategy: may have parameters of these names.
+    """
+    defaults, takes = own._get_default_generation_params(), params_of(type(strategy))
+    for name, off in OFF.items():
+        value: Any = getattr(config, name, None)
+        value = value.tolist() if hasattr(value, "tolist") else value
+        if name not in takes and value not in (None, *off, defaults.get(name), getattr(own, name, None)):
+            raise _unused(name, f"{name}={value!r} in generation_config")
+
+
+def _unused(name: str, shown: str) -> ParameterError:
+    processor = "min_new_tokens" if name == "min_length" else "it"
+    message = (
+        f"processors= is the whole chain, so {shown} would have no effect: "
+        f"put {processor} into the list, at its place in the order, or leave processors out"
+    )
+    return ParameterError(message)
 
 
 def _of_prompts(values: Sequence[Any]) -> Any:

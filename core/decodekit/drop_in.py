@@ -1,6 +1,7 @@
 """Code that calls ``model.generate`` runs through decodekit: in a block, or inside a model's own one."""
 
 import contextlib
+import copy
 import threading
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
@@ -8,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from torch import Tensor, nn
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 from transformers.generation.streamers import BaseStreamer
 
 from decodekit.arguments import check_streamer
-from decodekit.chain_config import FIELDS
+from decodekit.chain_config import OFF
 from decodekit.errors import ParameterError, UnsupportedArgumentError
 from decodekit.outputs import without_ours
 
@@ -121,14 +122,23 @@ def _dispatch(self: Any, *args: Any, **kwargs: Any) -> Any:
     names = _NAMED[: len(args)]
     given = {**scope.defaults, **dict(zip(names, args, strict=True)), **kwargs}
     if scope.defaults.get("processors") is not None and "processors" not in kwargs:
-        for field in FIELDS:  # the block's chain is the whole chain, whatever this code asks for
-            given.pop(field.name, None)
+        for name in OFF:  # the block's chain is the whole chain, whatever this code asks for
+            given.pop(name, None)
+        given["generation_config"] = _without_chain(given.get("generation_config"))
     named = {name: given.pop(name, None) for name in _NAMED}
     ours = {name: given.pop(name, None) for name in _OURS}
     result = run(self, named, ours, given)
     if isinstance(result, Tensor) or not has_own_generate(self):
         return result
     return without_ours(result)  # Whisper cuts every field into rows
+
+
+def _without_chain(config: Any) -> Any:
+    if not isinstance(config, GenerationConfig):
+        return config
+    config = copy.copy(config)
+    vars(config).update(dict.fromkeys(OFF.keys() & vars(config).keys()))
+    return config
 
 
 _NAMED = (

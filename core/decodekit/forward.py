@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["Asked", "Forward"]
+__all__ = ["Asked", "Forward", "by_token"]
 
 
 @attrs.frozen
@@ -73,3 +73,24 @@ def _join(first: Sequence[Tensor] | None, second: Sequence[Tensor] | None) -> tu
         torch.cat([pad(part, (0, width - part.shape[-1])) for part in pair], dim=1)
         for pair, width in zip(zip(first, second, strict=True), wider, strict=True)
     )
+
+
+def by_token(attentions: Tensor, width: int, pads: Sequence[int]) -> Tensor:
+    """Attentions with the keys of each row in the order of its tokens.
+
+    Args:
+        attentions: [B, H, n, slots], over the slots of a cache.
+        width: slots in use.
+        pads: of each row, how many slots on the left are padding.
+
+    Returns:
+        [B, n, H, width]: key ``k`` is the row's k-th token; zero beyond its last.
+    """
+    keys = attentions[..., :width] if attentions.shape[-1] > width else attentions
+    keys = pad(keys, (width - keys.shape[-1], 0)).transpose(1, 2)
+    if not any(pads):
+        return keys
+    left = torch.tensor(pads, device=keys.device)[:, None]
+    source = torch.arange(width, device=keys.device) + left
+    shifted = keys.gather(-1, source.clamp(max=width - 1)[:, None, None].expand(keys.shape))
+    return shifted.masked_fill((source >= width)[:, None, None], 0)

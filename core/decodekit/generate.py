@@ -52,7 +52,8 @@ def generate(
         model: any model of transformers that generates tokens, quantized or not; it is left as it was. One
             that wraps ``generate`` (Whisper, BLIP-2, a PEFT model) does so here too.
         inputs: int64 [B, T], the prompts, padded on the left; or as ``input_ids=`` with ``attention_mask=``.
-            Of an encoder-decoder model, what its encoder starts from.
+            Of an encoder-decoder model, what its encoder starts from. Token ids, masks and position ids may
+            be lists or numpy arrays as well.
         generation_config: used as it is where no keyword says otherwise.
         logits_processor: processors of transformers, ``(input_ids, scores) -> scores``.
         stopping_criteria: criteria of transformers, ``(input_ids, scores) -> bool [B]``.
@@ -65,7 +66,7 @@ def generate(
             called once, after an error too.
         negative_prompt_ids: int64 [B, T] or [1, T], what ``guidance_scale`` leads away from; left out, the
             last token of each prompt.
-        negative_prompt_attention_mask: of the same shape, which of them are tokens.
+        negative_prompt_attention_mask: of the same shape, 1 where they are tokens and 0 elsewhere.
         custom_generate: code that says how to decode: ``"package.module"``, ``"package.module:name"``, a
             function of transformers' kind, a `Strategy`, a folder or a hub id (with
             ``trust_remote_code=True``). A function or a repository runs instead of our own loop, and
@@ -74,7 +75,8 @@ def generate(
             an instance. Left out, the configuration decides as in transformers.
         processors: the whole chain in its order; each item a name, a pair ``(name, {parameter: value})``,
             a class or an instance of `Processor`. Or its text, ``"top_k=50 > min_p=0.05"``, a `Chain`, or
-            a list with a chain for each prompt. Left out, the configuration decides.
+            a list with a chain for each prompt. Left out, the configuration decides. Beside a chain, what
+            the model's own configuration sets for one has no effect, and what the call sets is refused.
         seed: positional randomness: a prompt's tokens are a function of its seed alone, whatever it is
             batched with. A list has one a prompt. Left out, torch's global generator is consumed as
             transformers consumes it.

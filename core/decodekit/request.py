@@ -1,5 +1,6 @@
 """What a call asks for, read by transformers' own rules."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,9 +11,10 @@ from transformers import GenerationConfig
 from transformers.cache_utils import Cache
 from transformers.generation.utils import ALL_CACHE_NAMES
 
+from decodekit import caches
 from decodekit import transformers_hooks as hooks
 from decodekit.arguments import check_values
-from decodekit.checks import check_embeds, check_ids, fill_empty, full_mask
+from decodekit.checks import check_embeds, check_ids, check_mask, fill_empty, full_mask, to_tensor
 from decodekit.errors import ParameterError, UnsupportedArgumentError
 from decodekit.model_inputs import ONCE, Columns, ModelInputs, align_right
 
@@ -80,13 +82,11 @@ def read_request(
         UnsupportedArgumentError: the model decodes in a loop of its own.
         ParameterError: an attention mask would have to be guessed, or has a wrong shape.
     """
-    nothing = kwargs.get("max_new_tokens") == 0
-    if nothing:
-        kwargs = {**kwargs, "max_new_tokens": 1}  # transformers refuses 0, where the prompt is the answer
     given = {name: value for name, value in kwargs.items() if value is not None}
-    check_values(
-        {**hooks.set_fields(model.generation_config), **hooks.set_fields(generation_config), **given}
-    )
+    values = {**hooks.set_fields(model.generation_config), **hooks.set_fields(generation_config), **given}
+    check_values(values)
+    nothing = values.get("max_new_tokens") == 0  # the prompt is the answer
+    generation_config, kwargs = _without_zero(generation_config, model.generation_config, kwargs)
     own_max = _is_set(model, generation_config, kwargs, "max_length")
     own_min = _is_set(model, generation_config, kwargs, "min_length")
     config, model_kwargs = hooks.merged_config(model, generation_config, kwargs)
@@ -120,6 +120,17 @@ def read_request(
     )
 
 
+def _without_zero(
+    config: GenerationConfig | None, own: GenerationConfig, kwargs: Mapping[str, Any]
+) -> tuple[GenerationConfig | None, Mapping[str, Any]]:
+    """Configuration and keywords with a max_new_tokens of 1 for one of 0, which transformers refuses."""
+    found = [each.max_new_tokens for each in (config, own) if each is not None]
+    if next((count for count in found if count is not None), None) == 0:
+        config = copy.copy(config) if config is not None else GenerationConfig()
+        config.max_new_tokens = 1
+    return config, {**kwargs, "max_new_tokens": 1} if kwargs.get("max_new_tokens") == 0 else kwargs
+
+
 def _is_set(
     model: "PreTrainedModel", config: GenerationConfig | None, kwargs: Mapping[str, Any], name: str
 ) -> bool:
@@ -147,16 +158,16 @@ class _Read:
 def _read_inputs(
     model: "PreTrainedModel", inputs: Tensor | None, config: GenerationConfig, model_kwargs: dict[str, Any]
 ) -> _Read:
-    inputs = torch.as_tensor(inputs) if isinstance(inputs, list) else inputs
-    for name in ("input_ids", "attention_mask"):
-        if isinstance(model_kwargs.get(name), list):
-            model_kwargs[name] = torch.tensor(model_kwargs[name], device=model.device)
     if isinstance(inputs, (Mapping, str)):
         message = (
             f"inputs is a {type(inputs).__name__}: pass a tokenizer's output as keywords, "
             "generate(model, **tokenizer(text, return_tensors='pt')), or give the text to decodekit.stream"
         )
         raise ParameterError(message)
+    inputs = to_tensor("inputs", inputs, model.device) if inputs is not None else None
+    for name in _TENSORS:
+        if model_kwargs.get(name) is not None:
+            model_kwargs[name] = to_tensor(name, model_kwargs[name], model.device)
     main, name, model_kwargs = hooks.main_input(model, inputs, config, model_kwargs)
     model_kwargs.pop("labels", None)  # of a batch for training; nothing is generated from them
     if not isinstance(main, Tensor) or not main.dim() or not len(main):
@@ -181,12 +192,16 @@ def _read_pair(
     is_ids = main.dim() == 2 and not main.is_floating_point() and "encoder_outputs" not in model_kwargs
     source: Tokens = []
     if is_ids:
-        check_ids(model, main, mask, "input_ids")
+        check_ids(model, main, "input_ids")
+        if mask is not None:
+            check_mask(mask, main, "attention_mask", "input_ids")
         seen = mask.bool() if mask is not None else torch.ones_like(main, dtype=torch.bool)
         source = [row[kept].tolist() for row, kept in zip(main, seen, strict=True)]
+    _check_beginning(model, len(main), name, model_kwargs)
     input_ids, model_kwargs = hooks.decoder_start(model, main, name, config, model_kwargs)
     own_mask = model_kwargs.pop("decoder_attention_mask", None)
-    check_ids(model, input_ids, own_mask, "decoder_input_ids")
+    if own_mask is not None:
+        check_mask(own_mask, input_ids, "decoder_attention_mask", "decoder_input_ids")
     own_mask = own_mask.bool() if own_mask is not None else torch.ones_like(input_ids, dtype=torch.bool)
     input_ids, own_mask = fill_empty(input_ids.long(), own_mask, config)
     cache = _caller_cache(model, model_kwargs)
@@ -201,6 +216,20 @@ def _read_pair(
 
     read.model_inputs, read.inputs_for = inputs_for(model), inputs_for
     return read
+
+
+def _check_beginning(model: "PreTrainedModel", rows: int, name: str, model_kwargs: dict[str, Any]) -> None:
+    """Raise `ParameterError` unless the decoder's ids that are given have a row for each source."""
+    own = "decoder_input_ids" if "decoder_input_ids" in model_kwargs or name == "input_ids" else "input_ids"
+    ids, mask = model_kwargs.get(own), model_kwargs.get("decoder_attention_mask")
+    if ids is None:
+        return
+    check_ids(model, ids, own)
+    if len(ids) != rows:
+        message = f"{own} has {len(ids)} rows and {name} {rows}: give a beginning for each, or leave it out"
+        raise ParameterError(message)
+    if mask is not None:
+        check_mask(mask, ids, "decoder_attention_mask", own)
 
 
 def _read_decoder(
@@ -221,9 +250,12 @@ def _read_decoder(
     cache = _caller_cache(model, model_kwargs)
     fresh = cache is None or not int(cache.get_seq_length())
     mask = model_kwargs.pop("attention_mask", None)
-    check_ids(model, input_ids, mask if fresh and embeds is None else None, "input_ids")
+    check_ids(model, input_ids, "input_ids")
     if embeds is not None:
-        check_embeds(embeds, mask, fresh=fresh)
+        check_embeds(embeds)
+    if mask is not None:
+        whose = "input_ids" if embeds is None else "inputs_embeds"
+        check_mask(mask, columns, "attention_mask", whose, longer=not fresh)
     mask = (
         mask.bool().to(columns.device) if mask is not None else full_mask(columns, config, cache, input_ids)
     )
@@ -259,6 +291,13 @@ def _caller_cache(model: "PreTrainedModel", model_kwargs: dict[str, Any]) -> Cac
 def _go_on(read: _Read, cache: Cache | None, mask: Tensor, columns: Tensor) -> Tensor:
     """Find where the new tokens begin; returns which of the new columns are tokens, bool [B, n]."""
     past = int(cache.get_seq_length()) if cache is not None else 0
+    rows = caches.rows(cache) if cache is not None else None
+    if rows not in (None, len(mask)):
+        message = (
+            f"past_key_values holds {rows} rows, and there are {len(mask)} prompts: give as many as it was "
+            "filled with, or a new cache"
+        )
+        raise ParameterError(message)
     read.cache = cache
     if not past:
         return mask
@@ -315,11 +354,12 @@ def _model_inputs(
 
 def _over_all(name: str, values: Tensor, mask: Tensor, new: Tensor) -> Tensor:
     """Values [..., P, n] for all columns of the mask; what a cache holds already is not asked for."""
-    width, count = mask.shape[1], values.shape[-1]
-    if count not in (width, new.shape[1]) or values.shape[-2] not in (1, len(mask)):
+    width, count = mask.shape[1], values.shape[-1] if values.dim() > 1 else -1
+    fits = count in (width, new.shape[1]) and values.shape[-2] in (1, len(mask))
+    if not fits or values.is_floating_point():
         message = (
-            f"{name} has shape {list(values.shape)} and attention_mask {list(mask.shape)}: give a value for "
-            "each column, or for each new column"
+            f"{name} has shape {list(values.shape)} and dtype {values.dtype}, and attention_mask shape "
+            f"{list(mask.shape)}: give int64 [batch, length], a value for each column, or for each new column"
         )
         raise ParameterError(message)
     filled = torch.nn.functional.pad(values, (width - count, 0))
@@ -333,3 +373,8 @@ _COLUMNS: dict[str, Literal["count", "last", "zero"]] = {
     "moe_mm_token_type_ids": "zero",
 }
 """Inputs with a value for each token, and how they go on after the prompt."""
+_TENSORS = (
+    *("input_ids", "attention_mask", "inputs_embeds", "decoder_input_ids", "decoder_attention_mask"),
+    *_COLUMNS,
+)
+"""Inputs that may be lists or arrays as well."""

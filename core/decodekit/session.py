@@ -25,7 +25,7 @@ from decodekit import caches
 from decodekit.caches import RowCache
 from decodekit.compiled import CompiledStep
 from decodekit.errors import CapabilityError
-from decodekit.forward import Asked, Forward
+from decodekit.forward import Asked, Forward, by_token
 from decodekit.history import shift_right
 from decodekit.layout import Layout
 from decodekit.model_inputs import InputNames, ModelInputs
@@ -196,9 +196,7 @@ class Session:
         if not self.forward_passes:
             output = self._feed_prompt(tokens, asked)
         elif self._recurrent and count > 1:
-            # Mamba's forward of several tokens onto a state is off by 1e-4; one by one it is exact.
-            outputs = [self._run(column, asked) for column in torch.split(tokens, 1, dim=1)]
-            output = functools.reduce(Forward.join, outputs[-asked.keep :])
+            output = self._run_one_by_one(tokens, asked)
         else:
             output = self._run(tokens, asked)
         self.tokens_fed += sum(counts)
@@ -211,12 +209,21 @@ class Session:
         self.inputs = self.inputs.encoded()
         self.encoder_outputs = self.inputs.given.get("encoder_outputs")
         traced = attrs.evolve(asked, keep=tokens.shape[1]) if self._traced else asked
-        pieces = torch.split(tokens, self._chunk or max(tokens.shape[1], 1), dim=1)
-        for piece in pieces:
-            output = self._run(piece, traced, prompt=True)
+        if self._recurrent and self._before and not self.inputs.once:
+            output = self._run_one_by_one(tokens, traced, prompt=True)
+        else:
+            for piece in torch.split(tokens, self._chunk or max(tokens.shape[1], 1), dim=1):
+                output = self._run(piece, traced, prompt=True)
         if self._traced:
             self.prompt = attrs.evolve(output, logits=output.logits[..., :0])
         return output.tail(asked.keep)
+
+    def _run_one_by_one(self, tokens: Tensor, asked: Asked, *, prompt: bool = False) -> Forward:
+        """A pass for each column: of several onto a state Mamba's forward is off, and Jamba's wrong."""
+        outputs: list[Forward] = []
+        for column in torch.split(tokens, 1, dim=1):
+            outputs = [*outputs, self._run(column, asked, prompt=prompt)][-asked.keep :]
+        return functools.reduce(Forward.join, outputs)
 
     def _run(self, tokens: Tensor, asked: Asked, *, prompt: bool = False) -> Forward:
         """One pass over all columns of ``tokens``."""
@@ -275,21 +282,9 @@ class Session:
         return Forward(
             logits,
             tuple(layer[:, -keep:] for layer in hidden) if hidden else None,
-            tuple(self._by_token(layer[:, :, -keep:]) for layer in own) if own else None,
+            tuple(by_token(layer[:, :, -keep:], self.width, self.pads) for layer in own) if own else None,
             tuple(layer[:, :, -keep:].transpose(1, 2) for layer in cross) if cross else None,
         )
-
-    def _by_token(self, attentions: Tensor) -> Tensor:
-        """[B, n, H, K] from [B, H, n, slots]: key ``k`` is the row's k-th token, whatever its slot."""
-        width = self.width
-        keys = attentions[..., :width] if attentions.shape[-1] > width else attentions
-        keys = torch.nn.functional.pad(keys, (width - keys.shape[-1], 0)).transpose(1, 2)
-        if not any(self.pads):
-            return keys
-        pads = torch.tensor(self.pads, device=keys.device)[:, None]
-        source = torch.arange(width, device=keys.device) + pads
-        shifted = keys.gather(-1, source.clamp(max=width - 1)[:, None, None].expand(keys.shape))
-        return shifted.masked_fill((source >= width)[:, None, None], 0)
 
     def idle(self) -> None:
         """Run the model once on nothing that matters: other processes run it, and wait for this one."""

@@ -1,15 +1,14 @@
 """Opens the model sessions of a call: the target's, a negative prompt's, and those of further models."""
 
 import copy
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from transformers import QuantizedCache
 
 from decodekit import caches, graphs
 from decodekit.caches import KINDS
+from decodekit.checks import check_ids, check_mask, to_tensor
 from decodekit.choice import check_needs, check_vocabulary
 from decodekit.compiled import CompiledStep, asked_for, compiled_step, warn_without
 from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError, nearest
@@ -77,7 +76,20 @@ def open_target(
     )
     session.compiled = step or compiled_call(model, config, session.cache)
     check_needs(strategy, session)
+    _check_pieces(session, request)
     return session
+
+
+def _check_pieces(session: Session, request: Request) -> None:
+    """Raise where pieces of a prompt would be fed onto a state, which only single tokens do exactly."""
+    piece, width = request.config.prefill_chunk_size, max(map(len, request.contexts))
+    if piece is not None and piece < width and caches.is_recurrent(session.cache):
+        message = (
+            f"prefill_chunk_size={piece} would feed a prompt of {width} tokens in pieces, and "
+            f"{type(session.model).__name__} keeps a state, to which pieces and their padding can't be added "
+            "exactly: leave it out"
+        )
+        raise CapabilityError(message)
 
 
 def _step(
@@ -227,24 +239,27 @@ def _check_eager(model: "PreTrainedModel") -> None:
 
 
 def negative_prompts(
-    ids: Tensor | Sequence[Any] | None, mask: Tensor | Sequence[Any] | None, request: Request
+    model: "PreTrainedModel", ids: Any, mask: Any, request: Request
 ) -> list[list[int]] | None:
     """The negative prompt of each prompt; None when the call is not guided.
 
     Args:
+        model: the call's.
         ids: int64 [P, T], or [1, T] for all; left out, the last token of each prompt.
         mask: [P, T], which of them are tokens.
         request: the call's.
 
     Raises:
-        ParameterError: there is no guidance, or the shapes do not fit.
+        ParameterError: there is no guidance, or the ids and their mask do not fit.
     """
     scale = request.config.guidance_scale
-    if scale is None or scale == 1:
-        for name, value in (("negative_prompt_ids", ids), ("negative_prompt_attention_mask", mask)):
-            if value is not None:
-                message = f"{name} would have no effect: add guidance_scale=... (above 1), or leave it out"
-                raise ParameterError(message)
+    guided = scale is not None and scale != 1
+    needs = "guidance_scale=... (above 1)" if not guided else "negative_prompt_ids=..."
+    for name, value in (("negative_prompt_ids", ids), ("negative_prompt_attention_mask", mask)):
+        if value is not None and (not guided or ids is None):
+            message = f"{name} would have no effect: add {needs}, or leave it out"
+            raise ParameterError(message)
+    if not guided:
         return None
     if request.source_ids is not None or request.model_inputs.encode is not None:
         message = (
@@ -259,17 +274,23 @@ def negative_prompts(
             )
             raise ParameterError(message)
         return [prompt[-1:] for prompt in request.prompts]
-    ids = torch.as_tensor(ids)
-    shown = torch.as_tensor(mask).bool() if mask is not None else torch.ones_like(ids, dtype=torch.bool)
-    count = len(request.prompts)
-    fits = ids.dim() == 2 and ids.shape == shown.shape and len(ids) in (1, count)
-    if not fits or ids.is_floating_point() or not bool(shown.any(1).all()):
+    return _given_negatives(model, ids, mask, len(request.prompts))
+
+
+def _given_negatives(model: "PreTrainedModel", ids: Any, mask: Any, count: int) -> list[list[int]]:
+    ids = to_tensor("negative_prompt_ids", ids, model.device)
+    check_ids(model, ids, "negative_prompt_ids")
+    shown = torch.ones_like(ids)
+    if mask is not None:
+        shown = to_tensor("negative_prompt_attention_mask", mask, model.device)
+        check_mask(shown, ids, "negative_prompt_attention_mask", "negative_prompt_ids")
+    if len(ids) not in (1, count) or not bool(shown.bool().any(1).all()):
         message = (
-            f"negative_prompt_ids has shape {list(ids.shape)} and its mask {list(shown.shape)}: they must be "
-            f"int64 [{count}, length] or [1, length], of the same shape, with at least one token a row"
+            f"negative_prompt_ids has shape {list(ids.shape)}: it must be int64 [{count}, length] or "
+            "[1, length], with at least one token a row"
         )
         raise ParameterError(message)
-    found = [row[seen].tolist() for row, seen in zip(ids, shown, strict=True)]
+    found = [row[seen].tolist() for row, seen in zip(ids, shown.bool(), strict=True)]
     return found * (count // len(found))
 
 

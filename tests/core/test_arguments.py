@@ -10,6 +10,7 @@ from decodekit.arguments import check_values
 @pytest.mark.parametrize(
     "values",
     [
+        {"max_new_tokens": 0},
         {"max_new_tokens": np.int64(3), "max_time": 3, "guidance_scale": np.float32(1.5)},
         {
             "eos_token_id": [2, 3],
@@ -28,14 +29,20 @@ def test_what_is_right_passes(values):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("max_new_tokens", 0),
+        ("max_new_tokens", -1),
+        ("max_new_tokens", False),
+        ("max_new_tokens", 0.0),
         ("max_length", True),
         ("guidance_scale", False),
         ("max_time", float("nan")),
+        ("guidance_scale", float("nan")),
+        ("guidance_scale", float("inf")),
         ("eos_token_id", [2, "x"]),
         ("eos_token_id", torch.tensor([2.0])),
         ("pad_token_id", [2]),
         ("stop_strings", ["a", 3]),
+        ("stop_strings", ["", "a"]),
+        ("stop_strings", ""),
         ("do_sample", 1),
     ],
 )

@@ -78,6 +78,13 @@ def test_an_explicit_chain_takes_the_place_of_theirs(model):
     assert torch.equal(out, dk.generate(model, **ARGUMENTS, suppress_tokens=[9, 10, 11]))
 
 
+@pytest.mark.parametrize(("name", "value"), [("suppress_tokens", [9]), ("min_new_tokens", 2)])
+def test_a_keyword_that_an_explicit_chain_would_leave_without_effect_is_refused(model, name, value):
+    custom = dk.as_custom_generate("greedy", processors=["top_k"])
+    with pytest.raises(dk.ParameterError, match=f"so {name}=.* would have no effect"):
+        model.generate(**ARGUMENTS, **{name: value}, custom_generate=custom)
+
+
 def test_the_output_has_transformers_fields(model):
     out = model.generate(
         **ARGUMENTS,

@@ -1,6 +1,7 @@
 """A value, or a whole chain, for each prompt: of every processor, as a keyword and in an explicit chain."""
 
 import decodekit as dk
+import numpy as np
 import pytest
 import torch
 from decodekit.chain_config import FIELDS, PREFIX, USER
@@ -93,6 +94,17 @@ def test_a_value_for_each_prompt_as_a_keyword(field):
 
 def test_every_field_of_the_configuration_is_here():
     assert {field.name for field in FIELDS if field not in (USER, PREFIX)} <= {*VALUES, "watermarking_config"}
+
+
+@pytest.mark.parametrize(
+    "kind", [np.array, torch.tensor, lambda values: [np.array(value) for value in values]]
+)
+@pytest.mark.parametrize("name", ["temperature", "top_p", "suppress_tokens", "renormalize_logits"])
+def test_the_values_may_be_arrays(name, kind):
+    values = [[3], [4]] if name == "suppress_tokens" else VALUES[name][1]
+    listed, spelt = call(**{name: values}), call(processors=[(name, {name: values})])
+    assert_rows(call(**{name: kind(values)}), listed, listed)
+    assert_rows(call(processors=[(name, {name: kind(values)})]), spelt, spelt)
 
 
 def test_a_value_for_each_prompt_in_a_text():

@@ -1,5 +1,8 @@
 """A strategy by name takes its parameters from the configuration, as transformers' own choice does."""
 
+import copy
+
+import attrs
 import decodekit as dk
 import pytest
 import torch
@@ -63,3 +66,47 @@ def test_values_for_each_prompt_need_sampling_and_temperature_zero_does_not():
         dk.generate(MODEL, IDS, top_p=[0.5, 0.6], max_new_tokens=2)
     cold = dk.generate(MODEL, IDS, temperature=[0, 0], max_new_tokens=2)
     assert torch.equal(cold, dk.generate(MODEL, IDS, max_new_tokens=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("suppress_tokens", [20, 13]), ("temperature", 0.5), ("min_new_tokens", 2), ("min_length", 9)],
+)
+def test_beside_a_chain_no_field_of_a_given_configuration_is_dropped(name, value):
+    config = GenerationConfig(do_sample=True, max_new_tokens=12, **{name: value})
+    with pytest.raises(
+        dk.ParameterError, match=rf"processors= is .* so {name}=.* in generation_config would"
+    ):
+        dk.generate(MODEL, IDS, config, processors=[])
+    with pytest.raises(dk.ParameterError, match=rf"processors= is .* so {name}=.* would have no effect"):
+        dk.generate(MODEL, IDS, do_sample=True, max_new_tokens=12, processors=[], **{name: value})
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_the_models_own_fields_are_not_the_callers_and_defaults_say_nothing(copied, monkeypatch):
+    arguments = {"max_new_tokens": 4, "processors": ["top_k=3"], "seed": 1, "do_sample": True}
+    plain = dk.generate(MODEL, IDS, **arguments)
+    for name, value in {"temperature": 0.6, "suppress_tokens": [5, 6], "top_p": 0.9}.items():
+        monkeypatch.setattr(MODEL.generation_config, name, value)
+    config = copy.deepcopy(MODEL.generation_config) if copied else MODEL.generation_config
+    assert torch.equal(dk.generate(MODEL, IDS, config, **arguments), plain)
+    config = GenerationConfig(temperature=1.0, top_k=50, repetition_penalty=1.0, typical_p=1.0)
+    assert torch.equal(dk.generate(MODEL, IDS, config, **arguments), plain)
+
+
+@attrs.frozen
+class OfTopK(dk.Strategy):
+    """Commits the last of the ``top_k`` best tokens."""
+
+    NAME = "of_top_k"
+    top_k: int = dk.param(1, range="[1, inf)", help="Which one.")
+
+    def step(self, batch):
+        p = batch.dist(batch.logits())
+        batch.commit(p.scores.topk(self.top_k).indices[:, -1], p)
+
+
+def test_a_field_that_the_strategy_takes_has_its_effect_there():
+    config = GenerationConfig(top_k=3, max_new_tokens=4)
+    ours = dk.generate(MODEL, IDS, config, strategy=OfTopK, processors=[])
+    assert torch.equal(ours, dk.generate(MODEL, IDS, strategy=OfTopK(3), max_new_tokens=4))

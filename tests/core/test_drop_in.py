@@ -9,7 +9,7 @@ from decodekit.testing.models import tiny_llama
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import GenerationMixin, PreTrainedTokenizerFast, TextGenerationPipeline
+from transformers import GenerationConfig, GenerationMixin, PreTrainedTokenizerFast, TextGenerationPipeline
 
 from tests.parity.architectures import inputs_of, model_of
 
@@ -58,6 +58,10 @@ def test_blocks_nest_and_the_inner_one_decides():
 def test_a_chain_of_the_block_is_the_whole_chain():
     with dk.drop_in(strategy="sample", processors=["min_p"]):
         assert ask(MODEL, temperature=0.7, top_k=5).stats.chains == ("min_p=0.05",)
+        config = GenerationConfig(temperature=0.7, suppress_tokens=[5], min_length=9, max_new_tokens=4)
+        asked = MODEL.generate(IDS, config, return_dict_in_generate=True)
+        assert asked.stats.chains == ("min_p=0.05",)
+        assert (config.temperature, config.suppress_tokens) == (0.7, [5])
         with pytest.raises(dk.ParameterError, match="would have no effect"):
             ask(MODEL, temperature=0.7, processors=["top_k"])
 

@@ -49,3 +49,29 @@ def test_a_model_with_a_cache_of_its_own_kind_is_refused():
         dk.generate(model, IDS, max_new_tokens=3)
     ours = dk.generate(model, IDS, max_new_tokens=3, use_cache=False)
     assert torch.equal(ours, model.generate(IDS, max_new_tokens=3, use_cache=False))
+
+
+NEGATIVES = {
+    "a mask alone": ({"negative_prompt_attention_mask": [[1, 1]]}, "add negative_prompt_ids"),
+    "no batch": ({"negative_prompt_ids": torch.tensor([9])}, r"negative_prompt_ids has shape \[1\]"),
+    "unknown ids": (
+        {"negative_prompt_ids": [[99]]},
+        r"negative_prompt_ids holds ids from 99 to 99.*\[0, 32\)",
+    ),
+    "three for two": ({"negative_prompt_ids": [[5]] * 3}, r"\[2, length\] or \[1, length\]"),
+    "nothing": (
+        {"negative_prompt_ids": [[5]], "negative_prompt_attention_mask": [[0]]},
+        "at least one token a row",
+    ),
+    "a mask of others": (
+        {"negative_prompt_ids": [[5]], "negative_prompt_attention_mask": [[1, 1]]},
+        r"negative_prompt_attention_mask has shape \[1, 2\] and negative_prompt_ids \[1, 1\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEGATIVES)
+def test_negative_prompts_that_do_not_fit_are_named(name):
+    arguments, words = NEGATIVES[name]
+    with pytest.raises(dk.ParameterError, match=words):
+        dk.generate(tiny_llama(32), IDS, max_new_tokens=3, guidance_scale=1.5, **arguments)

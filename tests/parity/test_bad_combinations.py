@@ -69,6 +69,11 @@ PARTS = {
     "stop strings without tokenizer": Case(
         arguments={"stop_strings": ["x"]}, match="stop_strings=.*needs tokenizer"
     ),
+    "stop strings and what is no tokenizer": Case(
+        arguments={"stop_strings": ["x"], "tokenizer": 5},
+        match="tokenizer is a int, which has no decode",
+        theirs=AttributeError,
+    ),
     "healing without tokenizer": Case(
         arguments={"token_healing": True}, match="token_healing=True needs tokenizer"
     ),
@@ -98,6 +103,18 @@ PARTS = {
     ),
     "pieces of nothing": Case(
         arguments={"prefill_chunk_size": 0}, match="prefill_chunk_size=0 is not allowed", theirs=RuntimeError
+    ),
+    "pieces for a state": Case(
+        model=tiny_mamba(VOCAB),
+        arguments={"prefill_chunk_size": 2},
+        raises=dk.CapabilityError,
+        match="prefill_chunk_size=2 .*4 tokens in pieces.*MambaForCausalLM keeps a state",
+    ),
+    "pieces for a state beside padding": Case(
+        model=tiny_mamba(VOCAB),
+        arguments={"prefill_chunk_size": 2, "attention_mask": torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])},
+        raises=dk.CapabilityError,
+        match="prefill_chunk_size=2 .*MambaForCausalLM keeps a state",
     ),
     "attentions that are never computed": Case(
         arguments={"output_attentions": True, "return_dict_in_generate": True},

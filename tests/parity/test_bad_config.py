@@ -1,5 +1,7 @@
 """Fields of the configuration that are out of range, alone or beside others; and transformers' answer."""
 
+from types import SimpleNamespace
+
 import pytest
 from transformers import GenerationConfig
 
@@ -88,7 +90,14 @@ REFUSED = {
     "do_sample": Case(arguments={"do_sample": "maybe"}, match="do_sample='maybe'", theirs=ACCEPTS),
     "max_time": Case(arguments={"max_time": "a"}, match="max_time='a'.*a number", theirs=TypeError),
     "stop_strings": Case(
-        arguments={"stop_strings": 5, "tokenizer": object()}, match="stop_strings=5", theirs=TypeError
+        arguments={"stop_strings": 5, "tokenizer": SimpleNamespace(decode=str)},
+        match="stop_strings=5",
+        theirs=TypeError,
+    ),
+    "stop_strings empty": Case(
+        arguments={"stop_strings": ["", "x"], "tokenizer": SimpleNamespace(decode=str)},
+        match="stop_strings=.*none of them empty",
+        theirs=AttributeError,
     ),
     "guidance_scale": Case(arguments={"guidance_scale": "x"}, match="guidance_scale='x'", theirs=TypeError),
     "suppress_tokens": Case(

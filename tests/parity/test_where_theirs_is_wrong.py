@@ -6,7 +6,7 @@ import decodekit as dk
 import pytest
 import torch
 from decodekit.testing.models import MarkovModel, tiny_llama
-from transformers import StoppingCriteriaList, TemperatureLogitsWarper
+from transformers import DynamicCache, StoppingCriteriaList, TemperatureLogitsWarper
 
 from tests.parity.architectures import inputs_of, model_of
 from tests.parity.differential import MODELS, VOCAB, both, prompts_of
@@ -50,6 +50,27 @@ def test_rows_that_end_by_a_criterion_are_padded():
     assert torch.equal(seen[0], theirs[0])
     assert seen[1, 4:].tolist() == [int(theirs[1, 4]), 0, 0, 0, 0, 0]
     assert (theirs[1, 5:] != 0).any()
+
+
+def test_several_new_tokens_go_on_from_a_state_as_one_text():
+    """transformers feeds them at once, for which Jamba's forward starts from another state."""
+    model = model_of("jamba")
+    text = torch.randint(3, 30, (2, 12), generator=torch.Generator().manual_seed(1))
+    asked = {"output_logits": True, "output_hidden_states": True, "return_dict_in_generate": True}
+    arguments = {"attention_mask": torch.ones_like(text), "max_new_tokens": 5, **asked}
+    whole = dk.generate(model, text, **arguments)
+    found = []
+    for generate in (type(model).generate, dk.generate):
+        cache = DynamicCache(config=model.config)
+        with torch.no_grad():
+            model(text[:, :6], past_key_values=cache, use_cache=True)
+        found.append(generate(model, text, past_key_values=cache, **arguments))
+    theirs, ours = found
+    assert (theirs.logits[0] - whole.logits[0]).abs().max() > 0.1
+    assert torch.equal(ours.sequences, whole.sequences)
+    torch.testing.assert_close(ours.logits[0], whole.logits[0], atol=1e-4, rtol=1e-4)
+    for new, full in zip(ours.hidden_states[0], whole.hidden_states[0], strict=True):
+        torch.testing.assert_close(new[:, -6:], full[:, -6:], atol=1e-4, rtol=1e-4)
 
 
 def test_padding_does_not_change_a_row_in_float64():
