@@ -85,7 +85,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no t
         self._value_width += count
 
     def shift(self, by: Tensor) -> None:
-        """Move row ``r`` to the right by ``by[r]`` columns; what enters on the left is stale. The room stays."""
+        """Move row ``r`` to the right by ``by[r]`` columns; what enters on the left is stale."""
         if self.is_initialized:
             self._keys, self._values = (_shifted(store, by) for store in (self._keys, self._values))
 
