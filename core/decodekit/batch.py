@@ -14,6 +14,7 @@ from decodekit.draws import draw, positions
 from decodekit.errors import PluginError
 from decodekit.forward import Forward
 from decodekit.guidance import Guidance
+from decodekit.heads import Ahead
 from decodekit.keep import Keep, Recorder
 from decodekit.ledger import Ledger
 from decodekit.model_inputs import ModelInputs
@@ -153,6 +154,15 @@ class Batch:
         if not all(row.since(held, TARGET) for row, held in zip(self.rows, target.lengths, strict=True)):
             return None
         return Branch(self.rows, target, model, layers)
+
+    def ahead(self, depth: int) -> Ahead | None:
+        """A draft of the first ``depth`` of the strategy's heads, after the committed tokens.
+
+        None in the first step, when the target has not been asked what follows the last of these.
+        """
+        held = zip(self.rows, self.target.lengths, strict=True)
+        one_left = all(len(row.since(length, TARGET)) == 1 for row, length in held)
+        return Ahead(self.rows, self.target, depth) if one_left else None
 
     def guide(self, logits: Tensor, drafts: Drafts | None = None) -> Tensor:
         """The target's logits, drawn away from what a negative prompt gives; without guidance as they are."""

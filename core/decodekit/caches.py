@@ -220,7 +220,9 @@ def roll_back(cache: Cache, common: int, shifts: Tensor | None) -> None:
         if quantized_cache.is_quantized(layer):
             quantized_cache.roll_back(layer, common, shifts)
             continue
-        if shifts is not None:
+        if shifts is not None and isinstance(layer, GrowingLayer):
+            layer.shift(shifts)
+        elif shifts is not None:
             layer.keys = shift_right(layer.keys, shifts, 2)
             layer.values = shift_right(layer.values, shifts, 2)
         if isinstance(layer, StaticLayer):

@@ -39,7 +39,6 @@ _MODES = {
 _NOT_YET: dict[str, tuple[Any, ...]] = {
     "low_memory": (None, False),
     "speculation_type": (None,),
-    "use_mtp": (None, False),
 }
 """Fields of the configuration that this version refuses, with the values that ask for nothing."""
 _OF_STRATEGIES: dict[str, Any] = {
@@ -54,6 +53,7 @@ _OF_STRATEGIES: dict[str, Any] = {
     "num_beams": 1,
     "penalty_alpha": None,
     "prompt_lookup_num_tokens": None,
+    "use_mtp": False,
 }
 """Fields that belong to one strategy or another, with the value that asks for nothing."""
 
@@ -168,7 +168,8 @@ def default_strategy(
             f"the configuration asks for {mode} ({_why(config)}), the strategy {name!r}: {error}\n{advice}"
         )
         raise UnsupportedArgumentError(message) from error
-    for key, value in {"prompt_lookup_num_tokens": config.prompt_lookup_num_tokens, **objects}.items():
+    drafts = {"prompt_lookup_num_tokens": config.prompt_lookup_num_tokens, "use_mtp": config.use_mtp or None}
+    for key, value in {**drafts, **objects}.items():
         if value is not None and key not in params_of(cls):
             message = (
                 f"{key} would have no effect: the configuration asks for {mode} ({_why(config)}), and the "

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from transformers import PreTrainedModel
+    from transformers.modeling_layers import MtpModel
 
     from decodekit.batch import Batch
 
@@ -74,6 +75,16 @@ class Drafter:
     def foreign_models(self) -> "Mapping[str, PreTrainedModel]":
         """Further models with tokens of their own, by session name, for `Batch.own_logits`."""
         return {}
+
+    @property
+    def heads(self) -> "MtpModel | None":
+        """Layers that read the target's last hidden states, for `Batch.ahead`."""
+        return None
+
+    @property
+    def most(self) -> int | None:
+        """The most tokens that it ever drafts; None where that is as many as it is asked for."""
+        return None
 
     def bind(self, model: "PreTrainedModel", context: CallContext) -> "Drafter":
         """Return the drafter for one call, e.g. with what it makes of the target ``model``.

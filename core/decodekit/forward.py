@@ -1,13 +1,14 @@
 """What a forward pass gives."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["Asked", "Forward", "by_token"]
+__all__ = ["Asked", "Forward"]
 
 
 @attrs.frozen
@@ -34,6 +35,32 @@ class Forward:
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
+
+    @classmethod
+    def of(cls, output: Any, asked: Asked, width: int, pads: Sequence[int], *, prefixed: bool) -> "Forward":
+        """What was asked for of a model's output.
+
+        Args:
+            output: of transformers.
+            asked: ``keep`` is at most the number of columns that were fed.
+            width: slots in use.
+            pads: how many of them, on the left of each row, are padding.
+            prefixed: whether it is an encoder-decoder model, whose outputs have names of their own.
+        """
+        keep = asked.keep
+        logits = output.logits if output.logits.shape[1] == keep else output.logits[:, -keep:]
+        if not (asked.hidden or asked.attentions):
+            return cls(logits)
+        prefix = "decoder_" if prefixed else ""
+        hidden = output[f"{prefix}hidden_states"] if asked.hidden else None
+        own = output[f"{prefix}attentions"] if asked.attentions else None
+        cross = output["cross_attentions"] if asked.attentions and prefixed else None
+        return cls(
+            logits,
+            tuple(layer[:, -keep:] for layer in hidden) if hidden else None,
+            tuple(_by_token(layer[:, :, -keep:], width, pads) for layer in own) if own else None,
+            tuple(layer[:, :, -keep:].transpose(1, 2) for layer in cross) if cross else None,
+        )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Forward":
         lists = (self.hidden_states, self.attentions, self.cross_attentions)
@@ -75,22 +102,18 @@ def _join(first: Sequence[Tensor] | None, second: Sequence[Tensor] | None) -> tu
     )
 
 
-def by_token(attentions: Tensor, width: int, pads: Sequence[int]) -> Tensor:
-    """Attentions with the keys of each row in the order of its tokens.
+def _by_token(attentions: Tensor, width: int, pads: Sequence[int]) -> Tensor:
+    """[B, n, H, K] from [B, H, n, slots]: key ``k`` is the row's k-th token, whatever its slot.
 
     Args:
-        attentions: [B, H, n, slots], over the slots of a cache.
-        width: slots in use.
-        pads: of each row, how many slots on the left are padding.
-
-    Returns:
-        [B, n, H, width]: key ``k`` is the row's k-th token; zero beyond its last.
+        attentions: a layer's; a static cache has more slots than are in use, a window fewer.
+        width: the slots in use.
+        pads: how many of them, on the left of each row, are padding.
     """
     keys = attentions[..., :width] if attentions.shape[-1] > width else attentions
     keys = pad(keys, (width - keys.shape[-1], 0)).transpose(1, 2)
     if not any(pads):
         return keys
-    left = torch.tensor(pads, device=keys.device)[:, None]
-    source = torch.arange(width, device=keys.device) + left
+    source = torch.arange(width, device=keys.device) + torch.tensor(pads, device=keys.device)[:, None]
     shifted = keys.gather(-1, source.clamp(max=width - 1)[:, None, None].expand(keys.shape))
     return shifted.masked_fill((source >= width)[:, None, None], 0)

@@ -84,6 +84,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no t
         self._width += count
         self._value_width += count
 
+    def shift(self, by: Tensor) -> None:
+        """Move row ``r`` to the right by ``by[r]`` columns; what enters on the left is stale."""
+        if self.is_initialized:
+            self._keys, self._values = (_shifted(store, by) for store in (self._keys, self._values))
+
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Keep the given rows, in that order; their room goes with them."""
         if self.is_initialized:
@@ -109,6 +114,15 @@ def _roomy(held: Tensor, width: int, needed: int) -> Tensor:
     store = torch.empty(batch, heads, columns, size, dtype=held.dtype, device=held.device)
     store[:, :, :width] = held[:, :, :width]
     return store
+
+
+def _shifted(store: Tensor, by: Tensor) -> Tensor:
+    """As `shift_right`; whole columns are copied, which on a CPU takes a quarter of a gather's time."""
+    batch, heads, columns, size = store.shape
+    source = (torch.arange(columns, device=store.device) - by.to(store.device)[:, None]).clamp_(min=0)
+    first = torch.arange(batch * heads, device=store.device).view(batch, heads, 1) * columns
+    index = (first + source[:, None]).flatten()
+    return store.reshape(batch * heads * columns, size).index_select(0, index).view(store.shape)
 
 
 def _chosen(store: Tensor, index: Tensor, width: int) -> Tensor:

@@ -28,6 +28,7 @@ def inferring(model: "PreTrainedModel", strategy: Strategy, keep: Keep) -> "list
     if strategy.GRADIENTS or keep.scores or keep.logits or keep.traces or keep.cache:
         return []
     models = [model, *strategy.models.values(), *strategy.foreign_models.values()]
+    models += [strategy.heads] if strategy.heads is not None else []
     return models if all(_is_plain(each) for each in models) else []
 
 

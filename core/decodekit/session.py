@@ -25,7 +25,8 @@ from decodekit import caches
 from decodekit.caches import RowCache
 from decodekit.compiled import CompiledStep
 from decodekit.errors import CapabilityError
-from decodekit.forward import Asked, Forward, by_token
+from decodekit.forward import Asked, Forward
+from decodekit.heads import Heads
 from decodekit.history import shift_right
 from decodekit.layout import Layout
 from decodekit.model_inputs import InputNames, ModelInputs
@@ -53,6 +54,7 @@ class Session:
         prompt: what the layers said at every column of the first pass, when that was asked for; its logits
             are empty.
         encoder_outputs: what the encoder said of every prompt, of an encoder-decoder model.
+        heads: what follows the rows of the session, and reads the last hidden states of every pass.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Session:
         self._chunk = chunk
         self._traced = traced
         self.compiled: OneToken | CompiledStep | None = None
+        self.heads: Heads | None = None
         self._tokens = torch.empty(0, 0, dtype=torch.long)  # only when there is no cache
         self._layout: Layout | None = None
         self.cache = caches.new_cache(model, cache, capacity) if isinstance(cache, str) else cache
@@ -236,25 +239,27 @@ class Session:
         inputs = self._inputs(tokens, count, prompt)
         if "logits_to_keep" in self._names.takes:
             inputs["logits_to_keep"] = min(asked.keep, count)
-        inputs |= {"output_hidden_states": True} if asked.hidden else {}
+        if asked.hidden or self.heads is not None:
+            inputs["output_hidden_states"] = True if asked.hidden else -1  # -1: of the last layer only
         inputs |= {"output_attentions": True} if asked.attentions else {}
         fast = None if prompt else self.compiled
         run = fast if fast is not None and fast.takes(len(tokens), count) else self.model
         output = run(**inputs, return_dict=True)
         if self._names.updates:
             self.inputs = attrs.evolve(self.inputs, given=carry_on(self.model, output, self.inputs.given))
+        if self.heads is not None:
+            self.heads.see(output.hidden_states[-1][:, -count:])
         self.width += count
         self.forward_passes += 1
-        return self._outputs(output, min(asked.keep, count), asked)
+        asked = attrs.evolve(asked, keep=min(asked.keep, count))
+        return Forward.of(output, asked, self.width, self.pads, prefixed=self._names.prefixed)
 
     def _inputs(self, tokens: Tensor, count: int, prompt: bool) -> dict[str, Any]:
         """The arguments of a pass over ``count`` new columns; without a cache over all of them."""
         names = self._names
         inputs = dict(self.inputs.given if prompt or self.cache is None else self.inputs.given_later)
         start, stop = self.width if self.cache is not None else 0, self.width + count
-        if self._layout is None or not self._layout.fits(self.pads, stop):
-            self._layout = Layout.of(self.pads, stop, self.device)
-        places, mask = self._layout.slices(start, stop)
+        places, mask = self.columns(start, stop)
         for name, column in self.inputs.columns.items():
             inputs[name] = column.at(places)
         if names.positions in names.takes:
@@ -271,20 +276,11 @@ class Session:
             return prepared
         return inputs if "inputs_embeds" in inputs else {**inputs, names.tokens: tokens}
 
-    def _outputs(self, output: Any, keep: int, asked: Asked) -> Forward:
-        logits = output.logits if output.logits.shape[1] == keep else output.logits[:, -keep:]
-        if not (asked.hidden or asked.attentions):
-            return Forward(logits)
-        prefix = "decoder_" if self._names.prefixed else ""
-        hidden = output[f"{prefix}hidden_states"] if asked.hidden else None
-        own = output[f"{prefix}attentions"] if asked.attentions else None
-        cross = output["cross_attentions"] if asked.attentions and self._names.prefixed else None
-        return Forward(
-            logits,
-            tuple(layer[:, -keep:] for layer in hidden) if hidden else None,
-            tuple(by_token(layer[:, :, -keep:], self.width, self.pads) for layer in own) if own else None,
-            tuple(layer[:, :, -keep:].transpose(1, 2) for layer in cross) if cross else None,
-        )
+    def columns(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        """Positions int64 [B, stop - start] of some slots, and the mask int64 [B, stop] of all up to them."""
+        if self._layout is None or not self._layout.fits(self.pads, stop):
+            self._layout = Layout.of(self.pads, stop, self.device)
+        return self._layout.slices(start, stop)
 
     def idle(self) -> None:
         """Run the model once on nothing that matters: other processes run it, and wait for this one."""
@@ -305,6 +301,8 @@ class Session:
             self._tokens = self._tokens.to(self.device)[index]
         else:
             caches.select(self.cache, index)
+        if self.heads is not None:
+            self.heads.select(index)
         self._trim()
 
     def take(self, row: int) -> RowCache:
@@ -315,8 +313,9 @@ class Session:
         return caches.take_row(self.cache, row, self.lengths[row], self.width, inputs)
 
     def load(self, rows: Sequence[RowCache]) -> None:
-        """Go on with these rows, and no others."""
+        """Go on with these rows, and no others; heads don't follow, since nothing is known of the past."""
         assert self.cache is not None
+        self.heads = None
         lengths = [row.length for row in rows]
         self.width = max(lengths)
         self.pads = [self.width - length for length in lengths]
@@ -341,7 +340,7 @@ class Session:
     def branch(self, model: "PreTrainedModel", layers: int) -> "Session":
         """A session of ``model`` that begins with what the first ``layers`` layers hold, without a copy."""
         other = copy.copy(self)
-        other.model, other.compiled, other.pads = model, None, [*self.pads]
+        other.model, other.compiled, other.heads, other.pads = model, None, None, [*self.pads]
         if self.cache is not None:
             other.cache = caches.branch(self.cache, layers)
         return other
@@ -367,6 +366,8 @@ class Session:
             self._tokens = self._tokens[:, : self.width - common]
         else:
             caches.roll_back(self.cache, common, index)
+        if self.heads is not None:
+            self.heads.roll_back(common, index)
         self.width -= common
         if index is not None:
             self.pads = [pad + shift for pad, shift in zip(self.pads, shifts, strict=True)]
@@ -391,5 +392,7 @@ class Session:
             self._tokens = self._tokens[:, spare:]
         else:
             caches.trim(self.cache, spare)
+        if self.heads is not None:
+            self.heads.trim(spare)
         self.width -= spare
         self.pads = [pad - spare for pad in self.pads]

@@ -13,6 +13,7 @@ from decodekit.choice import check_needs, check_vocabulary
 from decodekit.compiled import CompiledStep, asked_for, compiled_step, warn_without
 from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError, nearest
 from decodekit.guidance import Guidance
+from decodekit.heads import Heads
 from decodekit.keep import Keep
 from decodekit.kernels import NotCompilableError
 from decodekit.model_inputs import ModelInputs
@@ -74,6 +75,9 @@ def open_target(
         single=rows == 1,
         traced=keep.traces,
     )
+    if strategy.heads is not None:
+        _check_whole(request)
+        session.heads = Heads(strategy.heads)
     session.compiled = step or compiled_call(model, config, session.cache)
     check_needs(strategy, session)
     _check_pieces(session, request)
@@ -108,6 +112,7 @@ def _step(
         f"it needs a dynamic cache of its own, and this call's is {kind!r}": kind != "dynamic",
         "kernels give no hidden states or attentions": keep.attentions
         or keep.hidden_states
+        or strategy.heads is not None
         or Capability.HIDDEN_STATES in strategy.needs,
         "the model is given more than tokens": bool(request.model_inputs.given)
         or bool(request.model_inputs.columns),
@@ -224,6 +229,16 @@ def _check_prompt_inputs(request: Request, rows: int, *, cached: bool) -> None:
         message = (
             f"use_cache=False feeds {', '.join(fixed)} with every token, and their rows are no prompts: "
             "leave use_cache out, or pass one prompt at a time"
+        )
+        raise CapabilityError(message)
+
+
+def _check_whole(request: Request) -> None:
+    """Raise where hidden states are missing that multi-token heads would read."""
+    if request.past is not None and request.past.shape[1]:
+        message = (
+            "multi-token heads read the hidden states of the whole text, and past_key_values holds none: "
+            "leave it out and pass the whole text, or choose another drafter"
         )
         raise CapabilityError(message)
 

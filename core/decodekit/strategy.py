@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from transformers import PreTrainedModel
+    from transformers.modeling_layers import MtpModel
 
     from decodekit.batch import Batch
 
@@ -108,6 +109,11 @@ class Strategy:
     def foreign_models(self) -> "Mapping[str, PreTrainedModel]":
         """Further models with tokens of their own, by session name, for `Batch.own_logits`."""
         return {}
+
+    @property
+    def heads(self) -> "MtpModel | None":
+        """Layers that read the target's last hidden states, for `Batch.ahead`."""
+        return None
 
     @property
     def needs(self) -> frozenset[Capability]:

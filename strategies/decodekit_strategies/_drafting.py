@@ -21,6 +21,7 @@ from torch import Tensor
 from decodekit_strategies._economics import Economics
 from decodekit_strategies.drafters.draft_model import DraftModel
 from decodekit_strategies.drafters.early_exit import EarlyExit
+from decodekit_strategies.drafters.multi_token import MultiToken
 from decodekit_strategies.drafters.prompt_lookup import PromptLookup
 from decodekit_strategies.drafters.universal import Universal
 from decodekit_strategies.drafters.vocab_intersection import VocabIntersection
@@ -72,8 +73,9 @@ def chosen_drafter(assisted: "Assisted") -> Drafter:
             assisted.assistant_early_exit or 0, assisted.assistant_confidence_threshold
         ),
         "prompt_lookup_num_tokens": lambda: PromptLookup(assisted.max_matching_ngram_size),
+        "use_mtp": MultiToken,
     }
-    given = [name for name in makers if getattr(assisted, name) is not None]
+    given = [name for name in makers if getattr(assisted, name) not in (None, False)]
     if assisted.assistant_tokenizer is not None and "assistant_model" not in given:
         message = "assistant_tokenizer= would have no effect without assistant_model=: leave it out"
         raise ParameterError(message)
@@ -82,7 +84,7 @@ def chosen_drafter(assisted: "Assisted") -> Drafter:
         message = (
             f"strategy 'assisted' needs something that drafts, and {found}: give one of drafter=<a name of "
             "decodekit.drafters()>, assistant_model=<a smaller model>, assistant_early_exit=<layers>, "
-            "prompt_lookup_num_tokens=<how many>, and not both"
+            "prompt_lookup_num_tokens=<how many>, use_mtp=True, and not both"
         )
         raise ParameterError(message)
     drafter: Drafter = makers[given[0]]()

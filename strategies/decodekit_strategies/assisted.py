@@ -79,6 +79,7 @@ class Assisted(Strategy):
         None, range="[1, inf)", help="Draft this many tokens from where the text stood before."
     )
     max_matching_ngram_size: int = param(2, range="[1, inf)", help="Tokens that must agree for a look-up.")
+    use_mtp: bool = param(False, help="The model's own multi-token heads draft.")
     num_assistant_tokens: int = param(20, range="[1, inf)", help="The most tokens that are drafted.")
     num_assistant_tokens_schedule: Literal["constant", "heuristic", "heuristic_transient"] = param(
         "constant",
@@ -163,9 +164,15 @@ class Assisted(Strategy):
         return self._chosen.foreign_models
 
     @property
+    def heads(self) -> Any:
+        """The drafter's."""
+        return self._chosen.heads
+
+    @property
     def asked(self) -> int:
         """How many tokens are to be drafted at most."""
-        return self.prompt_lookup_num_tokens or self.num_assistant_tokens
+        asked = self.prompt_lookup_num_tokens or self.num_assistant_tokens
+        return min(asked, self._chosen.most or asked)
 
     @property
     def lookahead(self) -> int:

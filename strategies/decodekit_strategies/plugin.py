@@ -6,6 +6,7 @@ from decodekit_strategies.assisted import Assisted
 from decodekit_strategies.beam import Beam
 from decodekit_strategies.drafters.draft_model import DraftModel
 from decodekit_strategies.drafters.early_exit import EarlyExit
+from decodekit_strategies.drafters.multi_token import MultiToken
 from decodekit_strategies.drafters.prompt_lookup import PromptLookup
 from decodekit_strategies.drafters.quantized import Quantized
 from decodekit_strategies.drafters.suffix_automaton import SuffixAutomaton
@@ -27,6 +28,7 @@ def register_drafters() -> list[type[Drafter]]:
     return [
         DraftModel,
         EarlyExit,
+        MultiToken,
         PromptLookup,
         Quantized,
         SuffixAutomaton,

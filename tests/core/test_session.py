@@ -100,6 +100,11 @@ class SessionMachine(RuleBasedStateMachine):
     def lengths(self):
         assert self.session.lengths == [len(row) for row in self.rows]
 
+    @precondition(lambda self: self.rollback_allowed)
+    @invariant()
+    def what_was_taken_back_leaves_no_slot(self):
+        assert self.session.width == max(map(len, self.rows), default=0)
+
 
 def machine(model, cache_kind, *, rollback=True, ragged=True, atol=1e-9):
     body = {

@@ -337,7 +337,7 @@ REFUSED = {
         dk.UnsupportedArgumentError,
         "speculation_type='dflash'",
     ),
-    "multi-token heads": ({"use_mtp": True}, dk.UnsupportedArgumentError, "use_mtp=True"),
+    "multi-token heads": ({"use_mtp": True}, dk.ParameterError, "LlamaForCausalLM has none"),
 }
 
 

@@ -85,6 +85,11 @@ class Verify(Strategy):
         return models
 
     @property
+    def heads(self) -> Any:
+        """The drafter's."""
+        return self.drafter.heads
+
+    @property
     def lookahead(self) -> int:
         """The longest draft."""
         return self.length
