@@ -117,7 +117,7 @@ def _roomy(held: Tensor, width: int, needed: int) -> Tensor:
 
 
 def _shifted(store: Tensor, by: Tensor) -> Tensor:
-    """As `shift_right`; whole columns are copied, which on a CPU takes a quarter of a gather's time."""
+    """As `shift_right`; whole columns are copied, which a CPU does several times faster than it gathers."""
     batch, heads, columns, size = store.shape
     source = (torch.arange(columns, device=store.device) - by.to(store.device)[:, None]).clamp_(min=0)
     first = torch.arange(batch * heads, device=store.device).view(batch, heads, 1) * columns
