@@ -3,7 +3,7 @@ from typing import ClassVar
 import attrs
 import pytest
 import torch
-from decodekit import StatefulProcessor, Strategy, verified
+from decodekit import PluginError, StatefulProcessor, Strategy, verified
 from decodekit.batch import Batch
 from decodekit.chain import Chain
 from decodekit.loop import decode
@@ -93,3 +93,19 @@ def test_forced_tokens_save_forward_passes_where_drafts_can_be_taken_back():
     assert batch.stats()["forward_passes"] == 1 + 3
     assert batch_of(model, [[0]]).forced() is None
     assert batch_of(tiny_mistral(VOCAB), [[0]], Chant(), cache="static").forced() is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [(torch.tensor([0.5, 1.0]), "0.5"), ([[1], [6]], "6"), ([[-1], [1]], "-1"), ([[True], [1]], "True")],
+    ids=str,
+)
+def test_what_is_no_token_is_not_committed(wrong, named):
+    class Wrong(Plain):
+        NAME = "wrong"
+
+        def step(self, batch):
+            batch.commit(wrong, batch.dist(batch.logits()))
+
+    with pytest.raises(PluginError, match=f"commit got {named} as a token"):
+        tokens_of(batch_of(MODELS["hash"], [[1], [2]]), Wrong())
