@@ -82,7 +82,7 @@ class Drafter:
         return None
 
     @property
-    def most(self) -> int | None:
+    def longest_draft(self) -> int | None:
         """The most tokens that it ever drafts; None where that is as many as it is asked for."""
         return None
 

@@ -172,7 +172,7 @@ class Assisted(Strategy):
     def asked(self) -> int:
         """How many tokens are to be drafted at most."""
         asked = self.prompt_lookup_num_tokens or self.num_assistant_tokens
-        return min(asked, self._chosen.most or asked)
+        return min(asked, self._chosen.longest_draft or asked)
 
     @property
     def lookahead(self) -> int:

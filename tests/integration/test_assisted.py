@@ -123,7 +123,7 @@ def drafters():
 
 
 @pytest.mark.real_model
-@pytest.mark.parametrize("name", dk.drafters())
+@pytest.mark.parametrize("name", sorted({*dk.drafters()} - {"multi_token"}))  # of heads, which it has not
 def test_at_temperature_0_the_tokens_are_greedys(name):
     if name == "quantized":
         pytest.importorskip("bitsandbytes")

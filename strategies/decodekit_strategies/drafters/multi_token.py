@@ -48,7 +48,7 @@ class MultiToken(Drafter):
         return self.model
 
     @property
-    def most(self) -> int | None:
+    def longest_draft(self) -> int | None:
         """A token for each head."""
         return None if self.model is None else len(self.model.layers)
 
