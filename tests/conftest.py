@@ -18,6 +18,7 @@ for name, examples in PROFILES.items():
     settings.register_profile(name, max_examples=examples, derandomize=True, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("DECODEKIT_TEST_PROFILE") or "default")
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start: the other worker has the other core
 
 
 def pytest_collection_finish():

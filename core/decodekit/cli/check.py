@@ -29,7 +29,7 @@ def check(
     ],
     profile: Annotated[
         str | None,
-        typer.Option(help="fast, default or thorough: 10, 40 or 400 inputs a check.", show_default=False),
+        typer.Option(help="fast, default or thorough: 10, 20 or 400 inputs a check.", show_default=False),
     ] = None,
     example: Annotated[
         list[str] | None,

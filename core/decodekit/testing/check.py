@@ -33,7 +33,7 @@ __all__ = [
     "run_checks",
 ]
 
-PROFILES: dict[str, int] = {"fast": 10, "default": 40, "thorough": 400}
+PROFILES: dict[str, int] = {"fast": 10, "default": 20, "thorough": 400}
 """How many inputs each check tries; DECODEKIT_TEST_PROFILE picks one."""
 _FEWEST = 3
 """Inputs of a check that tries but a part of the profile's."""

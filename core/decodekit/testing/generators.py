@@ -1,9 +1,11 @@
 """Hypothesis strategies for logits, histories and ragged batches of prompts.
 
 Each draws a few small things (a size, a seed, flags), so that examples are quick to make and to
-shrink; the many numbers of a tensor come from the seed.
+shrink; the many numbers of a tensor come from the seed. Strategies are made once for each size of
+vocabulary: to make and to validate one takes Hypothesis longer than to draw from it.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -41,9 +43,13 @@ _FAR = 1e3
 EXACT = (torch.float32, torch.float64)
 
 
+_SEEDS = st.integers(0, 999)
+_VOCAB_SIZES = st.integers(2, 6) | st.integers(7, 64)
+
+
 def vocab_sizes() -> st.SearchStrategy[int]:
     """Numbers of tokens from 2 to 64, half of them small."""
-    return st.integers(2, 6) | st.integers(7, 64)
+    return _VOCAB_SIZES
 
 
 @st.composite
@@ -60,6 +66,7 @@ def logits(
     return torch.stack(made).to(draw(st.sampled_from(list(dtypes))))
 
 
+@functools.cache
 @st.composite
 def logit_rows(draw: st.DrawFn, vocab_size: int, *, distinct: bool = False) -> Tensor:
     """One row of logits, float64 [vocab_size], with at least one finite logit.
@@ -74,10 +81,9 @@ def logit_rows(draw: st.DrawFn, vocab_size: int, *, distinct: bool = False) -> T
     """
     kind = "normal" if distinct else draw(st.sampled_from(_KINDS))
     if kind == "listed" and vocab_size <= 6:
-        numbers = draw(st.lists(st.integers(-3, 3), min_size=vocab_size, max_size=vocab_size))
-        return _with_holes(draw, torch.tensor(numbers, dtype=torch.float64))
+        return _with_holes(draw, torch.tensor(draw(_listed(vocab_size)), dtype=torch.float64))
     scale = draw(st.sampled_from(_SCALES))
-    random = torch.Generator().manual_seed(draw(st.integers(0, 999)))
+    random = torch.Generator().manual_seed(draw(_SEEDS))
     row = (torch.randn(vocab_size, generator=random, dtype=torch.float64) * scale).clamp(-LARGEST, LARGEST)
     if kind == "tied":
         row = row.bfloat16().double()
@@ -90,22 +96,29 @@ def logit_rows(draw: st.DrawFn, vocab_size: int, *, distinct: bool = False) -> T
     return _with_holes(draw, row)
 
 
+@functools.cache
+def _listed(size: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(-3, 3), min_size=size, max_size=size)
+
+
 def _with_holes(draw: st.DrawFn, row: Tensor) -> Tensor:
     """The row with -inf in some places, though never in all of them."""
     if not draw(st.booleans()):
         return row
-    random = torch.Generator().manual_seed(draw(st.integers(0, 999)))
+    random = torch.Generator().manual_seed(draw(_SEEDS))
     order = torch.randperm(len(row), generator=random)
     order = order[torch.isfinite(row[order]).argsort(stable=True)]  # the last place stays, and it is finite
     row[order[: draw(st.integers(1, len(row) - 1))]] = -torch.inf
     return row
 
 
+@functools.cache
 def prompts(vocab_size: int, *, longest: int = 8) -> st.SearchStrategy[list[list[int]]]:
     """Ragged batches: lists of 1 to 4 prompts of 1 to ``longest`` token ids."""
     return st.lists(_tokens(vocab_size, 1, longest), min_size=1, max_size=4)
 
 
+@functools.cache
 def sequences(vocab_size: int, *, beyond: int = 0) -> st.SearchStrategy[tuple[list[int], list[int]]]:
     """A prompt and what was generated after it.
 
@@ -114,8 +127,11 @@ def sequences(vocab_size: int, *, beyond: int = 0) -> st.SearchStrategy[tuple[li
     return st.tuples(_tokens(vocab_size + beyond, 1, 8), _tokens(vocab_size, 0, 5))
 
 
+@functools.cache
 def _tokens(vocab_size: int, shortest: int, longest: int) -> st.SearchStrategy[list[int]]:
-    return st.lists(st.integers(0, vocab_size - 1), min_size=shortest, max_size=longest)
+    """Token ids, each from a byte: one thing to draw and to shrink instead of two for each token."""
+    drawn = st.binary(min_size=shortest, max_size=longest)
+    return drawn.map(lambda numbers: [number % vocab_size for number in numbers])
 
 
 @st.composite
@@ -139,6 +155,7 @@ def pad_left(history: History, columns: int, pad: int) -> History:
     return History(torch.cat([more, tokens], dim=1), history.pads + columns, history.prompt_lengths)
 
 
+@functools.cache
 def contexts(vocab_size: int) -> st.SearchStrategy[CallContext]:
     """What a call knows: the vocabulary, up to two EOS ids, and perhaps the most tokens of a row."""
     ids = st.lists(st.integers(0, vocab_size - 1), max_size=2, unique=True)

@@ -1,5 +1,6 @@
 """A processor under test, and the inputs that its checks draw."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -180,6 +181,10 @@ class ProcessorSubject:
 
     def processors(self) -> st.SearchStrategy[Processor]:
         """Instances with parameters from the examples or the declared ranges."""
+        return self._instances
+
+    @functools.cached_property
+    def _instances(self) -> st.SearchStrategy[Processor]:
         return generators.instances(self.cls, self.name, self.fixed, self.examples)
 
     def values_of(self, name: str) -> st.SearchStrategy[Any]:
@@ -202,21 +207,8 @@ class ProcessorSubject:
         dtypes: Sequence[torch.dtype] = generators.EXACT,
     ) -> st.SearchStrategy[Case]:
         """Calls with ``least_rows`` to three rows; the rest is as in `generators`."""
-        return generators.vocab_sizes().flatmap(
-            lambda vocab_size: _cases(
-                self.processors(),
-                vocab_size,
-                st.lists(
-                    st.tuples(
-                        generators.logit_rows(vocab_size, distinct=distinct),
-                        generators.sequences(vocab_size, beyond=beyond),
-                    ),
-                    min_size=least_rows,
-                    max_size=3,
-                ),
-                st.sampled_from(list(dtypes)),
-            )
-        )
+        processors, dtype = self.processors(), st.sampled_from(tuple(dtypes))
+        return _cases(processors, least_rows, beyond, distinct, dtype)
 
     def float64_cases(self, *, distinct: bool = False, beyond: int = 0) -> st.SearchStrategy[Case]:
         """Calls in float64, where a law is not blurred by rounding."""
@@ -227,11 +219,25 @@ class ProcessorSubject:
 def _cases(
     draw: st.DrawFn,
     processors: st.SearchStrategy[Processor],
-    vocab_size: int,
-    batches: st.SearchStrategy[list[tuple[Tensor, tuple[list[int], list[int]]]]],
+    least_rows: int,
+    beyond: int,
+    distinct: bool,
     dtypes: st.SearchStrategy[torch.dtype],
 ) -> Case:
-    processor, context, rows = draw(processors), draw(generators.contexts(vocab_size)), draw(batches)
+    vocab_size = draw(generators.vocab_sizes())
+    processor, context = draw(processors), draw(generators.contexts(vocab_size))
+    rows = draw(_rows(vocab_size, least_rows, beyond, distinct))
     logits = torch.stack([row for row, _ in rows]).to(draw(dtypes))
     history = draw(generators.padded(vocab_size, [sequence for _, sequence in rows]))
     return Case(processor, context, logits, history)
+
+
+@functools.cache
+def _rows(
+    vocab_size: int, least: int, beyond: int, distinct: bool
+) -> st.SearchStrategy[list[tuple[Tensor, tuple[list[int], list[int]]]]]:
+    """Logits and the tokens before them, for ``least`` to three rows."""
+    row = generators.logit_rows(vocab_size, distinct=distinct)
+    return st.lists(
+        st.tuples(row, generators.sequences(vocab_size, beyond=beyond)), min_size=least, max_size=3
+    )

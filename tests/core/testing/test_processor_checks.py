@@ -270,7 +270,7 @@ def test_a_right_processor_passes_all():
 
 
 def test_an_undeclared_law_that_seems_to_hold_is_a_hint():
-    report = check_processor(right_class(Laws()), profile="fast")
+    report = check_processor(right_class(Laws()), profile="default")
     hints = {item.id: item.detail for item in report.of(Outcome.HINT)}
     assert set(hints) == {"P9", "P12"}
     assert "declare shift_invariant in LAWS" in hints["P9"]
