@@ -1,6 +1,7 @@
 """What a drafter remembers of a row, grown with the row's committed tokens."""
 
 import copy
+import weakref
 from typing import Any, Protocol, TypeVar
 
 from decodekit import Row
@@ -27,10 +28,10 @@ def of_row(row: Row, key: str, empty: M) -> M:
     A fork's memo still holds the memory of the row that it was forked from, which must not see the
     fork's tokens, so that the fork copies it.
     """
-    owner, memory = row.memo.get(key, (None, None))
-    if owner is not row:
+    owner, memory = row.memo.get(key, (lambda: None, None))
+    if owner() is not row:
         memory = copy.deepcopy(memory) if memory is not None else empty
-        row.memo[key] = (row, memory)
+        row.memo[key] = (weakref.ref(row), memory)  # weakly, or only the garbage collector would free the row
     grown: Any = memory
     for token in row.since(len(grown.tokens)):
         grown.extend(token)

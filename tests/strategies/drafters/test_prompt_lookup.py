@@ -1,8 +1,13 @@
 """Prompt lookup: the first place of the longest match, found without looking through the row again."""
 
+import gc
+import weakref
+
 import decodekit as dk
+import pytest
 from decodekit.testing import check_drafter
 from decodekit_strategies.drafters.prompt_lookup import PromptLookup
+from decodekit_strategies.drafters.suffix_automaton import SuffixAutomaton
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +51,19 @@ def test_a_fork_remembers_its_own_tokens():
     row.tokens += [3, 1, 2]
     twin.tokens += [4, 1, 2]
     assert drafter.draft(Rows(twin, row), [2, 2], None).tokens == [[4, 1], [3, 1]]
+
+
+@pytest.mark.parametrize("drafter", [PromptLookup(2), SuffixAutomaton()])
+def test_a_row_that_nobody_holds_is_freed_at_once(drafter):
+    row = dk.Row(prompt=0, prompt_tokens=[1, 2])
+    drafter.draft(Rows(row), [4], None)
+    left = weakref.ref(row)
+    gc.disable()
+    try:
+        del row
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_the_kit(profile):
