@@ -16,6 +16,7 @@ from decodekit.forward import Forward
 from decodekit.guidance import Guidance
 from decodekit.heads import Ahead
 from decodekit.keep import Keep, Recorder
+from decodekit.late import begun
 from decodekit.ledger import Ledger
 from decodekit.model_inputs import ModelInputs
 from decodekit.randomness import Noise, Purpose
@@ -45,6 +46,7 @@ class Batch:
         recorder: what is kept of every committed token.
         memo: the strategy's own values for the whole call.
         details: what the strategy tells of itself in the statistics, by name.
+        late: whether the next pass begins before tokens are read, see `decodekit.late`.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class Batch:
         self._stateful = any(chain.stateful for chain in chains)
         self._blocks: list[list[int]] = [[] for _ in rows]  # of this step
         self._tokens: Tensor | None = None  # the same, int64 [B], when each block is one token
-        self._committed = False
+        self.late = self._committed = False
 
     # What a strategy asks
 
@@ -192,7 +194,7 @@ class Batch:
             p = self.dist(self.guide(logits, drafts), drafts, after=after, guided=False)
             return attrs.evolve(p, logits=logits)
         if self._unprocessed and (logits.dim() == 3 or drafts is None):
-            return unprocessed(self.rows, logits)
+            return unprocessed(self.rows, logits, late=self.late)
         return process(self._chains, self.rows, self._ledger.pinned(self.rows), logits, drafts, after)
 
     def draw(self, dist: Distribution, purpose: Purpose = Purpose.TOKEN) -> Tensor:
@@ -262,7 +264,8 @@ class Batch:
             PluginError: the blocks do not fit the rows or ``dist``.
             NonFiniteLogitsError, EmptySupportError: of what ``dist`` has not told yet.
         """
-        blocks = as_blocks(tokens, dist.logits.shape[-1])
+        read = begun(tokens, dist, self.rows, self.stops, self._sessions[TARGET]) if self.late else tokens
+        blocks = as_blocks(read, dist.logits.shape[-1])
         dist.check(longest_of(blocks, len(self.rows), dist.width, again=self._committed))
         each = [block[0] for block in blocks if len(block) == 1]
         column = as_column(tokens, each, self.target.device) if len(each) == len(blocks) else None
@@ -373,9 +376,8 @@ class Batch:
                 if row.finish_reason is not None:
                     row.cache = self.target.take(position)
         if not live:
-            self._last, self.rows = self.rows, []
-        else:
-            self.select(live)
+            self._last = self.rows
+        self.select(live)
 
     @property
     def target(self) -> Session:

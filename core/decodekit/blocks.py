@@ -9,6 +9,7 @@ from torch import Tensor
 from decodekit.chain import Chain
 from decodekit.distribution import Distribution, Drafts
 from decodekit.errors import PluginError
+from decodekit.late import OnItsWay
 from decodekit.row import Row
 from decodekit.session import Session
 from decodekit.strategy import Capability
@@ -18,13 +19,13 @@ __all__ = ["advance", "as_blocks", "as_column", "forced_tokens", "longest_of", "
 _NEEDS = {Capability.ROLLBACK, Capability.POSITIONS}
 
 
-def as_blocks(tokens: Tensor | Drafts, vocab_size: int) -> list[list[int]]:
+def as_blocks(tokens: Tensor | OnItsWay | Drafts, vocab_size: int) -> list[list[int]]:
     """Tokens int64 [B], [B, n] or one sequence a row, as one list a row.
 
     Raises:
         PluginError: something is no token of a vocabulary of that size.
     """
-    given: Sequence[Any] = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+    given: Sequence[Any] = tokens.tolist() if isinstance(tokens, (Tensor, OnItsWay)) else tokens
     blocks = [[*block] if isinstance(block, (list, tuple)) else [block] for block in given]
     for block in blocks:
         for token in block:

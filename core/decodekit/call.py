@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, MaxLengthCriteria
 
+from decodekit import graphs
 from decodekit.arguments import check_objects
 from decodekit.batch import Batch
 from decodekit.chain import Chain
@@ -37,7 +38,7 @@ from decodekit.session import Session
 from decodekit.sessions import draft_inputs, negative_prompts, open_guidance, open_target
 from decodekit.stopping import StopRules
 from decodekit.strategy import Capability, Strategy
-from decodekit.transformers_hooks import check_model, set_fields, synced_ranks
+from decodekit.transformers_hooks import OneToken, check_model, set_fields, synced_ranks
 from decodekit.wrapped import PrefixConstraint
 
 if TYPE_CHECKING:
@@ -215,6 +216,11 @@ def prepare(
     call = Call(request=request, strategy=strategy, chains=chains, batch=batch, keep=keep, synced=synced)
     functions = [*options.stopping_criteria, *options.logits_processor, options.prefix_allowed_tokens_fn]
     shown = [item for item in (*functions, request.cache, batch.target.compiled) if item is not None]
+    batch.late = (
+        graphs.are_for(model)
+        and isinstance(batch.target.compiled, OneToken)
+        and (strategy.ADMITS and not (synced or keep.cache))
+    )
     call.inferring = inferring(model, strategy, keep) if not (shown or synced) else ()
     return call
 

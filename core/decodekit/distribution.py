@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import attrs
 import torch
@@ -14,7 +14,7 @@ from decodekit.glimpse import glimpse
 from decodekit.head import Head
 from decodekit.history import History
 from decodekit.row import Row, row_numbers
-from decodekit.scores import Memory, Part, Scores
+from decodekit.scores import Memory, Part, Scores, Unread
 
 __all__ = ["Distribution", "Drafts", "process", "unprocessed"]
 
@@ -155,12 +155,20 @@ class _Selected(Distribution):
         self._whole.check(width)
 
 
-def unprocessed(rows: Sequence[Row], logits: Tensor) -> Distribution:
+def unprocessed(rows: Sequence[Row], logits: Tensor, *, late: bool = False) -> Distribution:
     """What `process` gives with empty chains for logits [B, V], or [B, K + 1, V] with drafts.
+
+    Args:
+        rows: the B rows.
+        logits: the model's.
+        late: of [B, V], look for what is wrong with them only when `Distribution.check` asks.
 
     Raises:
         NonFiniteLogitsError: a row's logits hold NaN or +inf, or nothing but -inf.
     """
+    if late and logits.dim() == 2:
+        check = partial(_check_raw, (), rows, logits)
+        return Distribution(logits, [Unread(Scores.of(wide(logits)).parts, logits.shape[-1], check)])
     _check_raw((), rows, logits)
     return Distribution(logits, wide(logits))
 

@@ -1,6 +1,6 @@
 """Processed logits of a batch, of which only what is left of a row need be kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import attrs
@@ -10,7 +10,7 @@ from torch import Tensor
 from decodekit.head import argmax
 from decodekit.randomness import Field, race
 
-__all__ = ["BLUR", "Memory", "Part", "Scores"]
+__all__ = ["BLUR", "Memory", "Part", "Scores", "Unread"]
 
 BLUR = 1e-5
 """Two ratios this near to each other may be in another order after other sums."""
@@ -204,6 +204,17 @@ class Scores:
     def renamed(self, rows: Sequence[int]) -> list[Part]:
         """The parts, with row ``i`` under the number ``rows[i]``."""
         return [Part([rows[row] for row in part.rows], part.logits, part.ids) for part in self.parts]
+
+
+@attrs.frozen(eq=False, slots=False)
+class Unread(Scores):
+    """Scores that an accelerator is still at work on: to look for what is wrong is to wait for it."""
+
+    _check: Callable[[], None]
+
+    def check(self) -> None:
+        """Wait, and raise what is wrong."""
+        self._check()
 
 
 def _filled(values: Tensor, width: int, value: float) -> Tensor:

@@ -40,6 +40,7 @@ class TrackedSession:
         self._next: Forward | None = None  # after the committed tokens, of the rows that are known
         self._known: list[bool] = []
         self._coming: Tensor | None = None  # int64 [B, 1], when that is what each row is to be fed
+        self._begun = False  # whether what is committed next was fed already
 
     def forward(self, rows: Sequence[Row], drafts: Drafts | None, *, last: bool = False) -> Forward:
         """The outputs after the committed tokens and after each further token of the drafts.
@@ -56,8 +57,12 @@ class TrackedSession:
         """
         if self._next is None:
             self.prefill(rows)
-        if not (any(self._known) or any(self._tentative)) and (drafts is None or not any(drafts)):
-            return self._one_more(rows)
+        if not any(self._tentative) and (drafts is None or not any(drafts)):
+            if all(self._known):
+                assert self._next is not None  # it is what is known
+                return self._next
+            if not any(self._known):
+                return self._one_more(rows)
         drafts = drafts if drafts is not None else [()] * len(rows)
         kept = [
             _agreeing(old, new, len(new) - 1) if last else 0
@@ -92,6 +97,14 @@ class TrackedSession:
             output = self._columns(self._feed(blocks), [[len(block)] for block in blocks])
         self._next, self._known = output, [True] * len(rows)
         return output
+
+    def begin(self, tokens: Tensor) -> None:
+        """Feed the token int64 [B] that every row is about to commit, if all before it was fed."""
+        if self._next is None or any(self._tentative) or not all(self._known):
+            return
+        self.session.settle()
+        self._next = self.session.feed(tokens[:, None], None, **self._asked)
+        self._begun = True
 
     def forward_own(self, sequences: Drafts) -> Forward:
         """The output after tokens that are not the rows', which an `OwnSession` gives."""
@@ -151,6 +164,10 @@ class TrackedSession:
             tokens: int64 [B], the same where every block is one token and they stand on the device already.
         """
         if self._next is None:
+            return
+        if self._begun:
+            self._begun = False
+            self.session.settle()
             return
         if any(self._tentative):
             kept = [

@@ -6,7 +6,8 @@ import warnings
 import decodekit as dk
 import pytest
 import torch
-from decodekit import graphs
+from decodekit import graphs, late
+from decodekit.call import Options, prepare
 from decodekit.testing.models import tiny_llama
 from transformers import CompileConfig, StaticCache
 
@@ -56,6 +57,58 @@ def test_graphs_change_no_token(model, monkeypatch, call):
     assert torch.equal(ours, plain)
     assert len(shapes) > graphs._PASSES or "prompt_lookup_num_tokens" in call
     assert all(count == 1 for _, count in shapes)
+
+
+def test_the_next_pass_begins_before_tokens_are_read(model, monkeypatch):
+    """Late stop checks: at every step the pass is queued first, and a row's end costs at most one in vain."""
+    told = []
+    with_forward(monkeypatch, model, lambda **inputs: told.append("pass") or model(**inputs))
+    dk.generate(model, IDS, max_new_tokens=6, compile=True)  # tries the graph
+    read = late.OnItsWay.tolist
+    monkeypatch.setattr(late.OnItsWay, "tolist", lambda self: told.append("read") or read(self))
+    told.clear()
+    dk.generate(model, IDS, max_new_tokens=6, compile=True)
+    assert told == ["pass", "read"] * 5  # the prompt gives the first token, and the sixth is fed to nobody
+
+
+@pytest.mark.parametrize("ends", [[], list(range(10)), list(range(32))], ids=["length", "some", "at once"])
+@pytest.mark.parametrize("sampling", [{}, {"do_sample": True, "seed": 3}, {"do_sample": True}])
+def test_late_stops_are_trimmed_exactly(model, monkeypatch, ends, sampling):
+    call = {"max_new_tokens": 9, "eos_token_id": ends or None, "pad_token_id": 0, **sampling}
+    torch.manual_seed(1)
+    plain, wanted = told_of(model, **call)
+    with_forward(monkeypatch, model, model)
+    torch.manual_seed(1)
+    ours, passes = told_of(model, **call, compile=True)
+    assert ours == plain
+    assert passes - wanted == (max(map(len, plain[-1])) < 9)
+
+
+def told_of(model, **call):
+    """The tokens of all rows at each step, and how often the model ran."""
+    options = Options(seed=call.pop("seed", None), compile=call.pop("compile", None))
+    ready = prepare(model, IDS, None, call, options)
+    told = [[[*row.tokens] for row in ready.rows] for _ in ready.steps()]
+    assert ready.batch.late == bool(options.compile)
+    return told, ready.batch.stats()["forward_passes"]
+
+
+def test_what_is_wrong_is_told_although_the_next_pass_has_begun(model, monkeypatch):
+    class Junk(dk.Strategy):
+        NAME = "junk"
+        ADMITS = True
+
+        def step(self, batch):
+            p = batch.dist(batch.logits())
+            batch.commit(p.argmax() + 1000, p)
+
+    with_forward(monkeypatch, model, model)
+    with pytest.raises(dk.PluginError, match=r"commit got 10\d\d as a token"):
+        dk.generate(model, IDS, max_new_tokens=4, strategy=Junk(), compile=True)
+    with torch.no_grad():
+        model.lm_head.weight[3] = torch.nan
+    with pytest.raises(dk.NonFiniteLogitsError, match="hold NaN"):
+        dk.generate(model, IDS, max_new_tokens=4, compile=True)
 
 
 def test_torch_compiles_a_pass_over_such_a_cache(model):

@@ -79,6 +79,17 @@ class TrackedMachine(RuleBasedStateMachine):
             row.tokens += block
         self.tracked.committed(blocks)
 
+    @precondition(lambda self: max(row.length for row in self.rows) < 40)
+    @rule(data=st.data())
+    def commit_what_was_fed_before_it_was_read(self, data):
+        blocks = [[data.draw(TOKENS)] for _ in self.rows]
+        tokens = torch.tensor(blocks)[:, 0]
+        with torch.no_grad():
+            self.tracked.begin(tokens)
+        for row, block in zip(self.rows, blocks, strict=True):
+            row.tokens += block
+        self.tracked.committed(blocks, tokens)
+
     @rule(data=st.data())
     def select(self, data):
         chosen = data.draw(st.lists(st.integers(0, len(self.rows) - 1), min_size=1, max_size=4))
