@@ -21,7 +21,7 @@ class TypicalP(Processor):
     Range: typical_p in (0, 1], often 0.2 to 0.95; 1 changes nothing. min_tokens_to_keep in [1, inf).
     Shape: logits [B, V] -> [B, V]; probabilities in float32 or better.
     Keeps: the shortest prefix of the order of ``|-ln p_i - H|`` with mass >= p, whatever ties with its
-        last, and the min_tokens_to_keep first.
+        last, and the min_tokens_to_keep first, of which ties are not kept (as in transformers).
     Raises: ParameterError when a parameter is not in its range.
     """
 

@@ -18,12 +18,13 @@ def oracle(row: OracleRow, typical_p, min_tokens_to_keep):
     logp = [x - max(row.logits) - math.log(total) for x in row.logits]
     entropy = -math.fsum(math.exp(x) * x for x in logp if math.exp(x) > 0)
     order = sorted(range(len(logp)), key=lambda i: abs(-logp[i] - entropy))
-    kept, mass = set(order[:min_tokens_to_keep]), 0.0
-    for i in order:
-        ties = any(math.isclose(row.logits[i], row.logits[k], abs_tol=1e-12) for k in kept)
+    prefix, mass = [], 0.0
+    for i in order:  # what ties with the last of the prefix stays; with the fewest that stay, nothing
+        ties = any(math.isclose(row.logits[i], row.logits[k], abs_tol=1e-12) for k in prefix)
         if mass < typical_p or ties:
-            kept.add(i)
+            prefix.append(i)
         mass += math.exp(logp[i])
+    kept = {*prefix, *order[:min_tokens_to_keep]}
     return [x if i in kept or typical_p == 1 else -math.inf for i, x in enumerate(row.logits)]
 
 
@@ -43,6 +44,12 @@ def test_conforms(name):
 def test_same_as_transformers(x, typical_p, least):
     theirs = TypicalLogitsWarper(typical_p, min_tokens_to_keep=least)(None, x)
     assert torch.equal(TypicalP(typical_p, least)(x, HISTORY), theirs)
+
+
+def test_ties_stay_with_the_last_of_the_prefix_and_not_beyond_the_fewest():
+    x = torch.tensor([[0.0, 0.0, 1.0]])
+    assert TypicalP(0.5, min_tokens_to_keep=2)(x, History.of([[0]])).isfinite().sum() == 2
+    assert TypicalP(0.6)(x, History.of([[0]])).isfinite().sum() == 3
 
 
 def test_the_most_probable_token_may_be_dropped():
