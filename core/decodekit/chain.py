@@ -54,6 +54,9 @@ class Chain:
             ParameterError: the text has another form, or a value is not allowed.
             UnknownNameError: no installed plugin has a name in it.
         """
+        if not isinstance(text, str):
+            message = f"Chain.parse got {text!r}: it reads a text, such as 'top_k=50 > min_p=0.05'"
+            raise ParameterError(message)
         from decodekit.registry import registry  # not above: it knows drafters, and these know chains
 
         return cls([registry().resolve("processors", spec) for spec in read_chain(text)])

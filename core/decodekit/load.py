@@ -1,5 +1,6 @@
 """Load a model and its tokenizer, through a quantization backend."""
 
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,9 @@ def load(
         ParameterError, UnknownNameError: an option, or the backend's name, is not known.
     """
     check_compile(compile)
+    if not isinstance(name_or_path, (str, os.PathLike, type(None))):
+        message = f"name_or_path={name_or_path!r} must be a folder, a hub id, a GGUF file, or None"
+        raise ParameterError(message)
     dtype = _dtype(dtype)
     backend = _backend(quant, options)
     device = device_of(device_map)
@@ -188,7 +192,14 @@ def _backend(quant: Any, options: dict[str, Any]) -> QuantBackend:
     if options and isinstance(quant, QuantBackend):
         message = f"quant={quant!r} is an instance already: give {', '.join(options)} to its constructor"
         raise ParameterError(message)
-    backend: QuantBackend = registry().resolve("quant_backends", (quant, options) if options else quant)
+    try:
+        backend: QuantBackend = registry().resolve("quant_backends", (quant, options) if options else quant)
+    except ParameterError as error:
+        if "Did you mean" in str(error):
+            raise
+        arguments = list(inspect.signature(load).parameters)
+        meant = "".join(nearest(name, arguments) for name in options)
+        raise ParameterError(f"{error}.{meant}" if meant else str(error)) from error
     return backend
 
 

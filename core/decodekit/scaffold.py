@@ -131,7 +131,11 @@ def new_plugin(kind: str, name: str, into: Path) -> Path:
     if folder.exists():
         message = f"{folder} is there already: choose another name, or another folder with --into"
         raise ParameterError(message)
-    for path, text in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text, encoding="utf-8")
+    try:
+        for path, text in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        message = f"{folder} can't be written ({error}): choose another folder with --into"
+        raise ParameterError(message) from error
     return folder

@@ -13,6 +13,7 @@ from transformers.generation.utils import ALL_CACHE_NAMES
 from transformers.utils import output_capturing
 
 from decodekit.errors import ParameterError, UnsupportedArgumentError, nearest
+from decodekit.params import params_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -108,8 +109,18 @@ def check_names(model: "PreTrainedModel", config: GenerationConfig, model_kwargs
             "seed",
             "tokenizer",
         ]
-        message = f"{error}{''.join(nearest(name, known) for name in model_kwargs if name not in known)}"
+        unknown = [name for name in model_kwargs if name not in known]
+        message = f"{error}{''.join(_whose(name) or nearest(name, known) for name in unknown)}"
         raise ParameterError(message) from error
+
+
+def _whose(name: str) -> str:
+    """The strategies of which ``name`` is a parameter, to name beside it."""
+    from decodekit.registry import registry  # not above: it knows strategies, and these know this module
+
+    every = registry().entries("strategies").items()
+    owners = [f"strategy={owner!r}" for owner, found in every if name in params_of(found[0].cls)]
+    return f" {name} is a parameter of {' and '.join(owners)}." if owners else ""
 
 
 def set_fields(config: GenerationConfig | None) -> dict[str, Any]:

@@ -80,3 +80,8 @@ def test_a_name_alone_is_no_text_of_a_chain():
     assert not is_text("top_k")
     assert not is_text(("top_k", {}))
     assert is_text("top_k=3")
+
+
+def test_what_is_no_text_is_refused():
+    with pytest.raises(ParameterError, match=r"Chain\.parse got 5: it reads a text"):
+        Chain.parse(5)

@@ -323,3 +323,8 @@ def test_a_deadline_ends_the_call():
 def test_a_models_name_is_no_model():
     with pytest.raises(dk.ParameterError, match=r"model='gpt2' is a text: load it first.*decodekit.load"):
         dk.generate("gpt2", IDS)
+
+
+def test_a_parameter_of_another_strategy_is_named_with_it():
+    with pytest.raises(dk.ParameterError, match="drafter is a parameter of strategy='assisted'"):
+        dk.generate(tiny_llama(32), torch.tensor([[1, 2]]), drafter="suffix_automaton")

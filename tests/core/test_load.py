@@ -110,6 +110,7 @@ def test_an_unknown_option_is_named_with_the_nearest(tiny_folder):
     ("arguments", "message"),
     [
         ({"dtype": "float23"}, "dtype='float23'.*'float32'"),
+        ({"dtyp": "float32"}, "leave 'dtyp' out. Did you mean 'dtype'"),
         ({"device_map": "gpu"}, "device_map='gpu'.*'cuda:0'"),
     ],
 )
@@ -242,3 +243,8 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(tiny_folder):
     missing = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(ParameterError, match=f"device_map='{missing}' is not there: this machine has 'cpu'"):
         load(tiny_folder, device_map=missing)
+
+
+def test_what_is_no_name_of_a_model_is_refused():
+    with pytest.raises(ParameterError, match="name_or_path=5 must be a folder, a hub id"):
+        load(5)

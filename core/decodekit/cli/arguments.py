@@ -15,6 +15,8 @@ _OPTIONS = {
     "processors": "--processor",
     "seed": "--seed",
     "max_new_tokens": "--max-new-tokens",
+    "custom_generate": "--custom-generate",
+    "compile": "--compile",
 }
 _WORDS = {"true": True, "false": False, "none": None}
 

@@ -1,5 +1,6 @@
 """``decodekit generate``: stream the continuation of a prompt, and tell what it took."""
 
+import inspect
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from decodekit.cli.tables import plugin_table
 from decodekit.custom_generate import strategy_of
 from decodekit.default_model import MODEL_NAME
 from decodekit.errors import ParameterError, nearest
+from decodekit.generate import generate as generate_in_python
 from decodekit.load import load, model_bytes
 from decodekit.params import params_of
 from decodekit.processor import Processor
@@ -162,12 +164,18 @@ def custom_strategy(spec: str, strategy: str | None) -> Any:
     return strategy_of(spec, strategy=strategy)
 
 
+_OBJECTS = {*inspect.signature(generate_in_python).parameters, "input_ids", "attention_mask"}
+
+
 def check_settings(settings: dict[str, Any], strategy: Any) -> None:
     """Raise where nobody knows a name: a misspelt one should not wait for the model."""
     cls = registry().entry("strategies", strategy).cls if isinstance(strategy, str) else strategy
     own = params_of(cls if isinstance(cls, type) else type(cls)) if cls is not None else {}
     known = {*GenerationConfig().to_dict(), *own}
     for name in settings:
+        if name in _OBJECTS:
+            message = f"--set {name} is not allowed: it is an object; decodekit.generate takes it"
+            raise ParameterError(message)
         if name not in known:
             message = f"--set {name} is an argument of neither generate nor the strategy."
             raise ParameterError(message + nearest(name, sorted(known)))

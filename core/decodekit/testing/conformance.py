@@ -122,7 +122,8 @@ def plugins_of(spec: str) -> list[Any]:
         found = load_object(spec)
     except UnknownNameError as error:
         known = [name for kind in BASES for name in registry().entries(kind)]
-        message = f"{spec!r} is no installed plugin, and {error}.{nearest(spec, known)}"
+        lost = "".join(f"\nNot loaded: {failure}" for failure in registry().failures)
+        message = f"{spec!r} is no installed plugin, and {error}.{nearest(spec, known)}{lost}"
         raise UnknownNameError(message) from error
     if isinstance(found, ModuleType):
         classes = [item for item in vars(found).values() if isinstance(item, type) and kind_of(item)]

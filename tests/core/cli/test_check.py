@@ -2,6 +2,7 @@ import json
 import sys
 
 import pytest
+from decodekit.registry import Registry
 
 SOURCE = """
 import attrs, torch
@@ -92,3 +93,13 @@ def refused_line(result):
     assert result.exit_code == 2, result.output
     (line,) = result.stderr.splitlines()
     return line
+
+
+def test_a_plugin_that_was_not_loaded_is_told_with_the_reason(run, install_plugin, monkeypatch):
+    install_plugin("kit-broken", "import no_such_thing")
+    mine = Registry()
+    monkeypatch.setattr("decodekit.testing.conformance.registry", lambda: mine)
+    result = run("check", "soft_limit")
+    assert result.exit_code == 2
+    assert "Not loaded: kit-broken" in result.stderr
+    assert "no_such_thing" in result.stderr

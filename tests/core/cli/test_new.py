@@ -11,4 +11,7 @@ def test_what_can_not_be_made_is_one_line(run, refused, tmp_path):
     (tmp_path / "decodekit-soft-cap").mkdir()
 
     assert "is there already" in refused(run("new", "processor", "soft_cap", "--into", tmp_path))
+    nowhere = tmp_path / "file" / "folder"
+    nowhere.parent.write_text("")
+    assert "choose another folder with --into" in refused(run("new", "processor", "mild", "--into", nowhere))
     assert "Did you mean 'processor'" in refused(run("new", "procesor", "soft_cap", "--into", tmp_path))
