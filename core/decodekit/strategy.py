@@ -86,7 +86,8 @@ class Strategy:
     ADMITS: ClassVar[bool] = False
     """Whether rows of other calls may join a batch between two of its steps. Such a strategy keeps nothing
     for the call as a whole, neither in ``batch.memo`` nor by `bind`, and its `start` and `finish` look at
-    each row by itself. The prompts of others are decoded batch by batch."""
+    each row by itself. The prompts of others are decoded batch by batch. On an accelerator its next pass
+    may begin before the tokens that it commits are read (`decodekit.late`)."""
 
     def bind(self, model: "PreTrainedModel", context: CallContext) -> "Strategy":
         """Return the strategy for one call, e.g. with what it makes of the ``model``.

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from decodekit import DecodekitError
+from decodekit.cli.arguments import check_picture
 from decodekit.errors import nearest
 from rich.console import Console
 from transformers.utils import logging
@@ -25,7 +26,7 @@ from tests.bench.formats import format_rows
 from tests.bench.histories import history_rows
 from tests.bench.overhead import overhead_rows
 from tests.bench.peers import peer_rows
-from tests.bench.plot import check_plot, draw
+from tests.bench.plot import draw
 from tests.bench.report import Report, header
 from tests.bench.rows import Missing, Result, Row, measure
 from tests.bench.startup import start_rows
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         chosen = choose(every_row(), options.only, options.all or options.list)
         if options.plot is not None:
-            check_plot(options.plot)
+            check_picture(options.plot)
     except (ValueError, DecodekitError) as error:
         parser.error(str(error))
     if options.runs < 1:

@@ -2,42 +2,19 @@
 
 from pathlib import Path
 
-from decodekit import MissingLibraryError, ParameterError
-
 from tests.bench.report import Report
 
-__all__ = ["ENDINGS", "check_plot", "draw"]
+__all__ = ["draw"]
 
-ENDINGS = (".png", ".svg")
 COLOURS = {"loss": "#c44e52", "below target": "#dd9f4c", "target met": "#4c8c5a", "": "#4c72b0"}
 MEANINGS = {"": "faster", "target met": "target met", "below target": "below target", "loss": "loss"}
-
-
-def check_plot(path: Path) -> None:
-    """Say what is wrong with the file before minutes of measuring.
-
-    Raises:
-        ParameterError: the ending is not allowed, or the folder is not there.
-        MissingLibraryError: matplotlib is not installed.
-    """
-    if path.suffix.lower() not in ENDINGS:
-        message = f"--plot {path} is not allowed: the name must end with {' or '.join(ENDINGS)}"
-        raise ParameterError(message)
-    if not path.absolute().parent.is_dir():
-        message = f"--plot {path}: there is no folder {path.absolute().parent}; make it first"
-        raise ParameterError(message)
-    try:
-        import matplotlib  # noqa: F401  # only to know early
-    except ImportError as error:
-        message = "--plot needs the library matplotlib: pip install -c constraints.txt matplotlib"
-        raise MissingLibraryError(message) from error
 
 
 def draw(path: Path, report: Report) -> None:
     """Write the picture; a row without a ratio has no bar.
 
     Args:
-        path: the file, PNG or SVG by its ending.
+        path: the file; its ending says what kind of picture.
         report: what was measured.
     """
     from matplotlib.figure import Figure

@@ -1,31 +1,7 @@
-import sys
-from pathlib import Path
-
-import pytest
-from decodekit import MissingLibraryError, ParameterError
 from matplotlib.figure import Figure
 
-from tests.bench.plot import COLOURS, check_plot, draw
+from tests.bench.plot import COLOURS, draw
 from tests.bench.report import Report
-
-
-@pytest.mark.parametrize("name", ["speed.svg", "speed.png", "speed.PNG"])
-def test_a_file_that_can_be_written_is_fine(name, tmp_path):
-    check_plot(tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    ("path", "message"), [("speed.txt", r"end with .png or .svg"), ("none/speed.svg", "no folder .*none")]
-)
-def test_what_can_not_be_written_is_said(path, message):
-    with pytest.raises(ParameterError, match=message):
-        check_plot(Path(path))
-
-
-def test_a_missing_library_is_said(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingLibraryError, match="pip install"):
-        check_plot(Path("speed.svg"))
 
 
 def test_a_bar_goes_from_1_to_the_ratio_and_losses_have_another_colour(result, tmp_path, monkeypatch):

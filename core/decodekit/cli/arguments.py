@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from decodekit.errors import ParameterError
+from decodekit.errors import MissingLibraryError, ParameterError
 
-__all__ = ["read_prompt", "read_settings", "read_spec"]
+__all__ = ["check_picture", "read_prompt", "read_settings", "read_spec"]
 
 _OPTIONS = {
     "strategy": "--strategy",
@@ -18,6 +18,7 @@ _OPTIONS = {
     "custom_generate": "--custom-generate",
     "compile": "--compile",
 }
+_PICTURES = (".png", ".svg", ".pdf")
 _WORDS = {"true": True, "false": False, "none": None}
 
 
@@ -94,3 +95,23 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def check_picture(path: Path) -> None:
+    """Say what is wrong with the file of ``--plot`` before minutes of measuring.
+
+    Raises:
+        ParameterError: the ending is not allowed, or the folder is not there.
+        MissingLibraryError: matplotlib is not installed.
+    """
+    if path.suffix.lower() not in _PICTURES:
+        message = f"--plot {path} is not allowed: the name must end with one of {', '.join(_PICTURES)}"
+        raise ParameterError(message)
+    if not path.absolute().parent.is_dir():
+        message = f"--plot {path}: there is no folder {path.absolute().parent}; make it first"
+        raise ParameterError(message)
+    try:
+        import matplotlib  # noqa: F401  # only to know early
+    except ImportError as error:
+        message = "--plot needs the library matplotlib: pip install 'decodekit-core[plot]'"
+        raise MissingLibraryError(message) from error

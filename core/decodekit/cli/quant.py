@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from decodekit.cli.arguments import read_spec
+from decodekit.cli.arguments import check_picture, read_spec
 from decodekit.default_model import MODEL_NAME
-from decodekit.errors import DecodekitError, MissingLibraryError, ModelNotFoundError, ParameterError
+from decodekit.errors import DecodekitError, ModelNotFoundError, ParameterError
 from decodekit.figures import Figures, measure
 from decodekit.load import device_of
 from decodekit.registry import registry
@@ -23,7 +23,6 @@ from decodekit.registry import registry
 __all__ = ["quant"]
 
 _SPEC = "NAME:KEY=VALUE,..."
-_PICTURES = (".png", ".svg", ".pdf")
 _MARKERS = "osD^v<>PX*"
 
 Model = Annotated[
@@ -173,17 +172,7 @@ def _check_plot(plot: Path, only_list: bool) -> None:
     if only_list:
         message = "--plot has nothing to draw with --list: leave out one of them"
         raise ParameterError(message)
-    if plot.suffix.lower() not in _PICTURES:
-        message = f"--plot {plot} is not allowed: the name must end with one of {', '.join(_PICTURES)}"
-        raise ParameterError(message)
-    if not plot.absolute().parent.is_dir():
-        message = f"--plot {plot}: there is no folder {plot.absolute().parent}"
-        raise ParameterError(message)
-    try:
-        import matplotlib  # noqa: F401  # only to know early
-    except ImportError as error:
-        message = "--plot needs the library matplotlib: pip install 'decodekit-core[plot]'"
-        raise MissingLibraryError(message) from error
+    check_picture(plot)
 
 
 def _draw(plot: Path, rows: list[Figures], model: str) -> None:
