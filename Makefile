@@ -44,7 +44,7 @@ laws: install ## try every law on every processor and write docs/laws.md (some m
 bench: install ## measure against transformers and installed engines, 15 minutes (ARGS="--only beam", "--help")
 	$(BIN)/python -m tests.bench.bench $(ARGS)
 
-engines: install ## install the other engines that bench compares with (llama.cpp is compiled: some minutes)
+engines: install ## install the other engines that bench compares with
 	$(BIN)/pip install -c constraints.txt -e ".[bench]"
 
 new-plugin: install ## write a plugin package (KIND=processor NAME=soft_limit INTO=folder)

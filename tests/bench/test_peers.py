@@ -2,7 +2,6 @@
 
 import importlib.machinery
 import importlib.util
-import itertools
 import sys
 import types
 from pathlib import Path
@@ -42,28 +41,33 @@ def install(monkeypatch, tmp_path, tiny):
     return make
 
 
-class Llama:
+class Server:
     calls: ClassVar = []
 
-    def __init__(self, model_path, *, n_ctx, n_threads, n_threads_batch, verbose):
-        self.calls[:] = [(model_path, n_threads, n_threads_batch, n_ctx >= NEW_TOKENS + len(STORY))]
+    def __init__(self, params):
+        threads = params.cpuparams.n_threads, params.cpuparams_batch.n_threads
+        room = params.n_ctx // params.n_parallel >= NEW_TOKENS + len(STORY)
+        self.calls[:] = [(params.model.path, *threads, room)]
 
-    def reset(self):
-        self.calls.append("reset")
+    def handle_completions(self, asked):
+        self.calls.append(asked)
+        return {"usage": {"completion_tokens": asked["max_tokens"]}}
 
-    def generate(self, tokens, temp):
-        self.calls.append((list(tokens), temp))
-        return itertools.count()  # it never ends by itself
+
+def common_params():
+    parts = {name: types.SimpleNamespace() for name in ("model", "cpuparams", "cpuparams_batch")}
+    return types.SimpleNamespace(**parts)
 
 
 def test_llama_cpp_gets_prompt_and_threads_and_forgets_the_last_run(install):
-    install("llama_cpp", Llama=Llama)
+    install("xllamacpp", CommonParams=common_params, Server=Server)
     row = peer_rows()[LLAMA]
     row.theirs()
     row.theirs()
     threads = torch.get_num_threads()
-    run = ["reset", (install.prompt, 0.0)]
-    assert Llama.calls == [("model.gguf", threads, threads, True), *run, *run]
+    length = {"max_tokens": NEW_TOKENS, "ignore_eos": True}
+    asked = {"prompt": install.prompt, "temperature": 0, "cache_prompt": False, **length}
+    assert Server.calls == [("model.gguf", threads, threads, True), asked, asked]
 
 
 class TransformersConverter:
@@ -164,7 +168,7 @@ def test_ours_gives_as_many_tokens():
 
 
 @pytest.mark.parametrize(
-    ("name", "package"), [(LLAMA, "llama-cpp-python"), (CT2, "ctranslate2"), (OPENVINO, "openvino-genai")]
+    ("name", "package"), [(LLAMA, "xllamacpp"), (CT2, "ctranslate2"), (OPENVINO, "openvino-genai")]
 )
 def test_an_engine_that_is_not_installed_is_named(name, package, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
