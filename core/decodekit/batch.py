@@ -13,6 +13,7 @@ from decodekit.distribution import Distribution, Drafts, process, unprocessed
 from decodekit.draws import draw, positions
 from decodekit.errors import PluginError
 from decodekit.forward import Forward
+from decodekit.glimpse import side_by_side
 from decodekit.guidance import Guidance
 from decodekit.heads import Ahead
 from decodekit.keep import Keep, Recorder
@@ -82,14 +83,11 @@ class Batch:
         self.rows: list[Row] = list(rows)
         self.finished: list[Row] = []
         self.stops = stops
-        self.memo: dict[str, Any] = {}
-        self.details: dict[str, Any] = {}
-        self._chains = chains
-        self._noise = noise
+        self.memo, self.details = dict[str, Any](), dict[str, Any]()
+        self._chains, self._noise = chains, noise
         self.recorder = Recorder(keep, len(rows) * copies)
         self.returns = returns
-        self._copies = copies
-        self._hidden = hidden
+        self._copies, self._hidden = copies, hidden
         hidden_states = hidden or keep.hidden_states
         target = TrackedSession(session, TARGET, hidden=hidden_states, attentions=keep.attentions)
         self._sessions = Sessions({TARGET: target})
@@ -333,6 +331,8 @@ class Batch:
             row.prompt_trace = Trace.of(prompt, place) if prompt is not None else None
             row.states = self._chains[row.chain].init(row.prompt_tokens)
         self._expand(self._copies)
+        if len(self._chains) > 1:
+            self.select(side_by_side(self._chains, self.rows))
 
     def _expand(self, copies: int) -> None:
         if copies > 1:

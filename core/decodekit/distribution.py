@@ -10,7 +10,7 @@ from torch import Tensor
 
 from decodekit.chain import Chain, wide
 from decodekit.errors import EmptySupportError, NonFiniteLogitsError, PluginError
-from decodekit.glimpse import glimpse
+from decodekit.glimpse import glimpse, row_index
 from decodekit.head import Head
 from decodekit.history import History
 from decodekit.row import Row, row_numbers
@@ -276,8 +276,9 @@ def _shortly(
         return wider if wider is not None else _carefully(*given, [()] * len(some))[0]
 
     numbers = [row.chain for row in rows]
-    if any(chains[number].opening for number in {*numbers}):  # what stands before it may hide what is wrong
-        _check_raw(chains, rows, logits)
+    hidden = [row for row, number in enumerate(numbers) if chains[number].opening]
+    if hidden:  # what stands before the opening may hide what is wrong with the logits
+        _check_raw(chains, [rows[row] for row in hidden], logits[row_index(hidden, logits.device)])
     return glimpse(chains, numbers, logits, history, careful, widths[0])
 
 

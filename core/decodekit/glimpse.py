@@ -20,9 +20,10 @@ from decodekit.head import Head
 from decodekit.history import History
 from decodekit.processor import Processor
 from decodekit.randomness import Field
+from decodekit.row import Row
 from decodekit.scores import BLUR, Part, Scores
 
-__all__ = ["Glimpse", "glimpse"]
+__all__ = ["Glimpse", "glimpse", "row_index", "side_by_side"]
 
 
 class Glimpse(Scores):
@@ -119,7 +120,7 @@ def glimpse(
     found = Head.of(logits, max(least, *reaches)) if shared else None  # one search for several groups
     heads, surely = [], []
     for members in groups:
-        own, which = [numbers[row] for row in members], _places(members, logits.device)
+        own, which = [numbers[row] for row in members], row_index(members, logits.device)
         start = found.select(which) if found is not None and chains[own[0]].opening == 0 else logits[which]
         head, sure = _run(chains, own, start, functools.partial(_some, history, members), least)
         heads.append(head)
@@ -127,11 +128,16 @@ def glimpse(
     return Glimpse(*_in_order(groups, Head.together(heads), torch.cat(surely)), careful)
 
 
+def side_by_side(chains: Sequence[Chain], rows: Sequence[Row]) -> list[int]:
+    """The rows in an order in which those that go through one chain need not be copied to stand together."""
+    return [row for members in _groups(chains, [row.chain for row in rows]) for row in members]
+
+
 def _some(history: Callable[[], History], rows: list[int]) -> History:
     return history().select(rows)
 
 
-def _places(rows: list[int], device: torch.device) -> Tensor | slice:
+def row_index(rows: list[int], device: torch.device) -> Tensor | slice:
     """An index of the rows; a slice where they stand side by side, which copies nothing."""
     if rows[-1] - rows[0] == len(rows) - 1:
         return slice(rows[0], rows[-1] + 1)

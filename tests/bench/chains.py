@@ -48,13 +48,13 @@ def chain_rows() -> dict[str, Comparison]:
         rows[f"chain {text}, seed"] = _row("transformers", base, functools.partial(_steps, text, SeededNoise))
         rows[f"chain {text}"] = _row("transformers", base, functools.partial(_steps, text, _global_noise))
     values = [f"temperature={0.7 + row / 50} > top_p=0.95" for row in range(ROWS)]
+    ours = functools.partial(_steps, values, SeededNoise, times=ROWS)
+    one_by_one = functools.partial(_one_by_one, values)
+    rows["chain temperature > top_p, values per row"] = _row("one value for all", one_by_one, ours)
     sets = [*["temperature=0.8 > top_p=0.95"] * (ROWS - 1), "dry > temperature=0.8 > top_k=50 > min_p=0.05"]
-    for name, base, each in (
-        ("temperature > top_p, values per row", "one value for all", values),
-        ("sets of processors per row", "each set for all", sets),
-    ):
-        ours = functools.partial(_steps, each, SeededNoise, times=ROWS)
-        rows[f"chain {name}"] = _row(base, functools.partial(_one_by_one, each), ours)
+    ours = functools.partial(_steps, sets, SeededNoise)
+    apart = functools.partial(_apart, sets)
+    rows["chain sets of processors per row"] = _row("a batch for each set", apart, ours)
     for text in ("repetition_penalty=1.1", "no_repeat_ngram_size=3", "dry", "frequency_penalty=0.5"):
         short, long = (functools.partial(_with_history, text, length) for length in (256, 16_384))
         rows[f"chain {text}, 16,384 tokens of history"] = _row("256 tokens", short, long)
@@ -101,19 +101,35 @@ def _one_by_one(texts: Sequence[str]) -> Run:
     return lambda: [run() for run in runs]
 
 
-def _steps(texts: str | Sequence[str], noise_of: Callable[[], Noise], times: int = 1) -> Run:
+def _apart(texts: Sequence[str]) -> Run:
+    """The rows of each set as a batch of their own."""
+    sets = list(dict.fromkeys(texts))
+    places = [[row for row, text in enumerate(texts) if text == each] for each in sets]
+    logits = [[batch[rows] for batch in _logits()] for rows in places]
+    runs = [_steps(each, SeededNoise, given=given) for each, given in zip(sets, logits, strict=True)]
+    return lambda: [run() for run in runs]
+
+
+def _steps(
+    texts: str | Sequence[str],
+    noise_of: Callable[[], Noise],
+    times: int = 1,
+    given: Sequence[Tensor] | None = None,
+) -> Run:
     """What a step does: checks, chain, draw, and the log-probability of the token."""
     texts = [texts] if isinstance(texts, str) else texts
+    given = given or _logits()
+    count = len(given[0])
     chains = [dk.Chain.parse(text).bind(dk.CallContext(vocab_size=VOCAB)) for text in texts]
-    rows = [Row(prompt=i, slot=i, seed=i, chain=i % len(chains), prompt_tokens=[0]) for i in range(ROWS)]
+    rows = [Row(prompt=i, slot=i, seed=i, chain=i % len(chains), prompt_tokens=[0]) for i in range(count)]
     noise = noise_of()
-    history = Ledger([[0]] * ROWS, 0, 10, torch.device("cpu")).history
+    history = Ledger([[0]] * count, 0, 10, torch.device("cpu")).history
 
     def run() -> list[Any]:
         drawn = []
-        for logits in _logits() * times:
+        for logits in [*given] * times:
             p = process(chains, rows, lambda: history, logits)
-            tokens = p.columns[0].draw(noise.field(rows, [1] * ROWS, VOCAB, Purpose.TOKEN))
+            tokens = p.columns[0].draw(noise.field(rows, [1] * count, VOCAB, Purpose.TOKEN))
             drawn.append(p.logprobs_of([[token] for token in tokens.tolist()]))
         return drawn
 

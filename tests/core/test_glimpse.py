@@ -8,9 +8,12 @@ import decodekit as dk
 import pytest
 import torch
 from decodekit import CallContext, Chain, EmptySupportError, History, NonFiniteLogitsError, Purpose, Row
+from decodekit.batch import Batch
 from decodekit.distribution import process
 from decodekit.glimpse import Glimpse
 from decodekit.randomness import GlobalNoise, SeededNoise
+from decodekit.session import Session
+from decodekit.stopping import StopRules
 from decodekit.testing.models import MarkovModel
 from decodekit_processors.top_p import TopP
 from hypothesis import given
@@ -160,3 +163,17 @@ def test_only_rows_of_which_it_is_not_sure_are_looked_at_again(monkeypatch):
     p = dist([Chain.parse("top_p=0.4")], [0] * 4, x)
     assert torch.equal((p.scores > -math.inf).sum(-1)[[1]], torch.tensor([1]))
     assert seen == {1: 1}
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_batch_puts_rows_of_one_chain_side_by_side_and_they_keep_their_slots(copies):
+    chains = [Chain.parse(text) for text in ("top_k=5", "top_k=5 > min_p=0.1", "top_k=7")]
+    rows = rows_of([0, 1, 2, 1, 0])
+    stops = StopRules(max_new_tokens=3)
+    session = Session(MarkovModel.random(7, order=1))
+    batch = Batch(rows, session, chains=chains, noise=SeededNoise(), stops=stops, copies=copies)
+    batch.prefill()
+    wanted = [place for place in (0, 2, 4, 1, 3) for _ in range(copies)]  # one shape with two values first
+    assert [row.prompt for row in batch.rows] == wanted
+    assert sorted(row.slot for row in batch.rows) == list(range(5 * copies))
+    assert [row.slot // copies for row in batch.rows] == wanted
