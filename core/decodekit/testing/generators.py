@@ -1,12 +1,12 @@
 """Hypothesis strategies for logits, histories and ragged batches of prompts.
 
-Each draws a few small things (a size, a seed, flags), so that examples are quick to make and to
-shrink; the many numbers of a tensor come from the seed. Strategies are made once for each size of
-vocabulary: to make and to validate one takes Hypothesis longer than to draw from it.
+A value is made of choices (a size, a kind, a seed for the many numbers of a tensor), and all its choices
+are read from one string of bytes: to draw each of them by itself takes Hypothesis longer than most checks
+take. Strategies are made once for each size of vocabulary, for the same reason.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -20,20 +20,25 @@ from decodekit.processor import CallContext
 
 __all__ = [
     "EXACT",
+    "VOCAB_SIZES",
+    "Choices",
+    "chosen",
+    "context_of",
     "contexts",
     "histories",
+    "history_of",
     "instances",
-    "logit_rows",
+    "logit_row",
     "logits",
     "pad_left",
-    "padded",
     "parameter_values",
     "prompts",
-    "sequences",
     "vocab_sizes",
 ]
 
+Made = TypeVar("Made")
 Plugin = TypeVar("Plugin")
+Sequences = Sequence[tuple[list[int], list[int]]]
 LARGEST = 65_504.0
 """The largest number of float16."""
 _SCALES = (1.0, 3.0, 0.01, 30.0, 1e4)
@@ -43,109 +48,137 @@ _FAR = 1e3
 EXACT = (torch.float32, torch.float64)
 
 
-_SEEDS = st.integers(0, 999)
-_VOCAB_SIZES = st.integers(2, 6) | st.integers(7, 64)
+VOCAB_SIZES = [*range(2, 7)] * 12 + [*range(7, 65)]
+"""Numbers of tokens from 2 to 64, half of them small."""
+_LONGEST, _MOST = 8, 5
+"""How long a prompt is at most, and what is generated after it."""
+_ROW, _TOKENS = 12, 2 + _LONGEST + _MOST
+"""How many bytes the choices of a row of logits take, and those of a row of tokens."""
 
 
-def vocab_sizes() -> st.SearchStrategy[int]:
-    """Numbers of tokens from 2 to 64, half of them small."""
-    return _VOCAB_SIZES
+class Choices:
+    """Choices read from bytes; where those are 0, and behind their end, each is the first one.
+
+    Hypothesis makes bytes smaller to find a smaller example.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        """Begin with the first byte."""
+        self._bytes = iter(data)
+
+    def below(self, bound: int) -> int:
+        """A number from 0 to ``bound`` - 1, which is at most 65,535."""
+        number = next(self._bytes, 0)
+        return (number if bound <= 256 else 256 * number + next(self._bytes, 0)) % bound
+
+    def among(self, items: Sequence[Made]) -> Made:
+        """One of the items."""
+        return items[self.below(len(items))]
+
+    def tokens(self, vocab_size: int, shortest: int, longest: int) -> list[int]:
+        """So many token ids."""
+        count = shortest + self.below(longest - shortest + 1)
+        return [self.below(vocab_size) for _ in range(count)]
+
+    def sequence(self, vocab_size: int, *, beyond: int = 0) -> tuple[list[int], list[int]]:
+        """A prompt and what was generated after it.
+
+        The prompt may hold ids up to ``vocab_size + beyond - 1``, as with embeddings larger than the head.
+        """
+        return self.tokens(vocab_size + beyond, 1, _LONGEST), self.tokens(vocab_size, 0, _MOST)
+
+    def random(self) -> torch.Generator:
+        """Where the many numbers come from."""
+        return torch.Generator().manual_seed(self.below(1_000))
 
 
-@st.composite
-def logits(
-    draw: st.DrawFn,
-    vocab_size: int,
-    rows: int,
-    *,
-    dtypes: Sequence[torch.dtype] = EXACT,
-    distinct: bool = False,
-) -> Tensor:
-    """Logits [rows, vocab_size], each row of its own kind (see `logit_rows`), in one of the dtypes."""
-    made = [draw(logit_rows(vocab_size, distinct=distinct)) for _ in range(rows)]
-    return torch.stack(made).to(draw(st.sampled_from(list(dtypes))))
+def chosen(make: Callable[[Choices], Made], rows: int) -> st.SearchStrategy[Made]:
+    """What is made of choices for ``rows`` rows."""
+    count = 8 + rows * (_ROW + _TOKENS)
+    return st.binary(min_size=count, max_size=count).map(lambda data: make(Choices(data)))
 
 
 @functools.cache
-@st.composite
-def logit_rows(draw: st.DrawFn, vocab_size: int, *, distinct: bool = False) -> Tensor:
+def vocab_sizes() -> st.SearchStrategy[int]:
+    """Numbers of tokens from 2 to 64, half of them small."""
+    return st.sampled_from(VOCAB_SIZES)
+
+
+def logits(
+    vocab_size: int, rows: int, *, dtypes: Sequence[torch.dtype] = EXACT, distinct: bool = False
+) -> st.SearchStrategy[Tensor]:
+    """Logits [rows, vocab_size], each row of its own kind (see `logit_row`), in one of the dtypes."""
+
+    def make(choices: Choices) -> Tensor:
+        dtype = choices.among(dtypes)
+        return torch.stack([logit_row(choices, vocab_size, distinct=distinct) for _ in range(rows)]).to(dtype)
+
+    return chosen(make, rows)
+
+
+def logit_row(choices: Choices, vocab_size: int, *, distinct: bool = False) -> Tensor:
     """One row of logits, float64 [vocab_size], with at least one finite logit.
 
     Kinds: small integers, normal numbers at scales from 0.01 to 1e4, exact ties (rounded to
     bfloat16), all equal, one finite, ±65,504; up to V - 1 logits of a row are -inf.
 
     Args:
-        draw: given by Hypothesis.
+        choices: where it comes from.
         vocab_size: V, at least 2.
         distinct: without ties, so that the order of the tokens is unique.
     """
-    kind = "normal" if distinct else draw(st.sampled_from(_KINDS))
+    kind = "normal" if distinct else choices.among(_KINDS)
+    holes = max(0, choices.below(2 * vocab_size - 1) - vocab_size + 1)  # of half of the rows none
     if kind == "listed" and vocab_size <= 6:
-        return _with_holes(draw, torch.tensor(draw(_listed(vocab_size)), dtype=torch.float64))
-    scale = draw(st.sampled_from(_SCALES))
-    random = torch.Generator().manual_seed(draw(_SEEDS))
-    row = (torch.randn(vocab_size, generator=random, dtype=torch.float64) * scale).clamp(-LARGEST, LARGEST)
+        row = torch.tensor([(0, 1, -1, 2, -2, 3, -3)[choices.below(7)] for _ in range(vocab_size)]).double()
+        random = choices.random() if holes else None
+    else:
+        scale, random = choices.among(_SCALES), choices.random()
+        row = torch.randn(vocab_size, generator=random, dtype=torch.float64) * scale
+        row = _of_kind(kind, row.clamp(-LARGEST, LARGEST), random)
+    if holes:
+        order = torch.randperm(vocab_size, generator=random)
+        order = order[torch.isfinite(row[order]).argsort(stable=True)]  # the last stays, and it is finite
+        row[order[:holes]] = -torch.inf
+    return row
+
+
+def _of_kind(kind: str, row: Tensor, random: torch.Generator) -> Tensor:
     if kind == "tied":
-        row = row.bfloat16().double()
-    elif kind == "equal":
-        row = row[:1].repeat(vocab_size)
-    elif kind == "one finite":
-        row[torch.randperm(vocab_size, generator=random)[1:]] = -torch.inf
+        return row.bfloat16().double()
+    if kind == "equal":
+        return row[:1].repeat(len(row))
+    if kind == "one finite":
+        row[torch.randperm(len(row), generator=random)[1:]] = -torch.inf
     elif kind == "largest":
         row[:2] = torch.tensor([LARGEST, -LARGEST])
-    return _with_holes(draw, row)
-
-
-@functools.cache
-def _listed(size: int) -> st.SearchStrategy[list[int]]:
-    return st.lists(st.integers(-3, 3), min_size=size, max_size=size)
-
-
-def _with_holes(draw: st.DrawFn, row: Tensor) -> Tensor:
-    """The row with -inf in some places, though never in all of them."""
-    if not draw(st.booleans()):
-        return row
-    random = torch.Generator().manual_seed(draw(_SEEDS))
-    order = torch.randperm(len(row), generator=random)
-    order = order[torch.isfinite(row[order]).argsort(stable=True)]  # the last place stays, and it is finite
-    row[order[: draw(st.integers(1, len(row) - 1))]] = -torch.inf
     return row
 
 
 @functools.cache
-def prompts(vocab_size: int, *, longest: int = 8) -> st.SearchStrategy[list[list[int]]]:
+def prompts(vocab_size: int, *, longest: int = _LONGEST) -> st.SearchStrategy[list[list[int]]]:
     """Ragged batches: lists of 1 to 4 prompts of 1 to ``longest`` token ids."""
-    return st.lists(_tokens(vocab_size, 1, longest), min_size=1, max_size=4)
+
+    def make(choices: Choices) -> list[list[int]]:
+        return [choices.tokens(vocab_size, 1, longest) for _ in range(1 + choices.below(4))]
+
+    return chosen(make, 4)
 
 
-@functools.cache
-def sequences(vocab_size: int, *, beyond: int = 0) -> st.SearchStrategy[tuple[list[int], list[int]]]:
-    """A prompt and what was generated after it.
+def histories(vocab_size: int, rows: int, *, beyond: int = 0) -> st.SearchStrategy[History]:
+    """Histories of ``rows`` rows of `Choices.sequence`, padded on the left as in `history_of`."""
 
-    The prompt may hold ids up to ``vocab_size + beyond - 1``, as with embeddings larger than the head.
-    """
-    return st.tuples(_tokens(vocab_size + beyond, 1, 8), _tokens(vocab_size, 0, 5))
+    def make(choices: Choices) -> History:
+        drawn = [choices.sequence(vocab_size, beyond=beyond) for _ in range(rows)]
+        return history_of(choices, vocab_size, drawn)
 
-
-@functools.cache
-def _tokens(vocab_size: int, shortest: int, longest: int) -> st.SearchStrategy[list[int]]:
-    """Token ids, each from a byte: one thing to draw and to shrink instead of two for each token."""
-    drawn = st.binary(min_size=shortest, max_size=longest)
-    return drawn.map(lambda numbers: [number % vocab_size for number in numbers])
+    return chosen(make, rows)
 
 
-@st.composite
-def histories(draw: st.DrawFn, vocab_size: int, rows: int, *, beyond: int = 0) -> History:
-    """Histories of ``rows`` `sequences`, padded on the left as in `padded`."""
-    drawn = [draw(sequences(vocab_size, beyond=beyond)) for _ in range(rows)]
-    return draw(padded(vocab_size, drawn))
-
-
-@st.composite
-def padded(draw: st.DrawFn, vocab_size: int, rows: Sequence[tuple[list[int], list[int]]]) -> History:
+def history_of(choices: Choices, vocab_size: int, rows: Sequences) -> History:
     """The history of these sequences, with up to three needless columns and a real id as padding."""
     history = History.of([prompt for prompt, _ in rows], [generated for _, generated in rows])
-    return pad_left(history, draw(st.integers(0, 3)), draw(st.integers(0, vocab_size - 1)))
+    return pad_left(history, choices.below(4), choices.below(vocab_size))
 
 
 def pad_left(history: History, columns: int, pad: int) -> History:
@@ -158,14 +191,14 @@ def pad_left(history: History, columns: int, pad: int) -> History:
 @functools.cache
 def contexts(vocab_size: int) -> st.SearchStrategy[CallContext]:
     """What a call knows: the vocabulary, up to two EOS ids, and perhaps the most tokens of a row."""
-    ids = st.lists(st.integers(0, vocab_size - 1), max_size=2, unique=True)
-    return ids.map(
-        lambda chosen: CallContext(
-            vocab_size=vocab_size,
-            eos_token_ids=tuple(chosen),
-            max_new_tokens=(vocab_size + len(chosen)) % 7 or None,  # not drawn: examples shrink better
-        )
-    )
+    return chosen(lambda choices: context_of(choices, vocab_size), 1)
+
+
+def context_of(choices: Choices, vocab_size: int) -> CallContext:
+    """One of `contexts`."""
+    ids = dict.fromkeys(choices.tokens(vocab_size, 0, 2))
+    most = (vocab_size + len(ids)) % 7 or None  # not a choice: examples get smaller with it
+    return CallContext(vocab_size=vocab_size, eos_token_ids=tuple(ids), max_new_tokens=most)
 
 
 def parameter_values(info: ParamInfo) -> st.SearchStrategy[object] | None:

@@ -207,8 +207,7 @@ class ProcessorSubject:
         dtypes: Sequence[torch.dtype] = generators.EXACT,
     ) -> st.SearchStrategy[Case]:
         """Calls with ``least_rows`` to three rows; the rest is as in `generators`."""
-        processors, dtype = self.processors(), st.sampled_from(tuple(dtypes))
-        return _cases(processors, least_rows, beyond, distinct, dtype)
+        return _cases(self.processors(), _calls(least_rows, beyond, distinct, tuple(dtypes)))
 
     def float64_cases(self, *, distinct: bool = False, beyond: int = 0) -> st.SearchStrategy[Case]:
         """Calls in float64, where a law is not blurred by rounding."""
@@ -219,25 +218,25 @@ class ProcessorSubject:
 def _cases(
     draw: st.DrawFn,
     processors: st.SearchStrategy[Processor],
-    least_rows: int,
-    beyond: int,
-    distinct: bool,
-    dtypes: st.SearchStrategy[torch.dtype],
+    calls: st.SearchStrategy[tuple[CallContext, Tensor, History]],
 ) -> Case:
-    vocab_size = draw(generators.vocab_sizes())
-    processor, context = draw(processors), draw(generators.contexts(vocab_size))
-    rows = draw(_rows(vocab_size, least_rows, beyond, distinct))
-    logits = torch.stack([row for row, _ in rows]).to(draw(dtypes))
-    history = draw(generators.padded(vocab_size, [sequence for _, sequence in rows]))
-    return Case(processor, context, logits, history)
+    return Case(draw(processors), *draw(calls))
 
 
 @functools.cache
-def _rows(
-    vocab_size: int, least: int, beyond: int, distinct: bool
-) -> st.SearchStrategy[list[tuple[Tensor, tuple[list[int], list[int]]]]]:
-    """Logits and the tokens before them, for ``least`` to three rows."""
-    row = generators.logit_rows(vocab_size, distinct=distinct)
-    return st.lists(
-        st.tuples(row, generators.sequences(vocab_size, beyond=beyond)), min_size=least, max_size=3
-    )
+def _calls(
+    least: int, beyond: int, distinct: bool, dtypes: tuple[torch.dtype, ...]
+) -> st.SearchStrategy[tuple[CallContext, Tensor, History]]:
+    """What a processor is given, for ``least`` to three rows."""
+
+    def make(choices: generators.Choices) -> tuple[CallContext, Tensor, History]:
+        vocab_size, dtype = choices.among(generators.VOCAB_SIZES), choices.among(dtypes)
+        context = generators.context_of(choices, vocab_size)
+        logits, sequences = [], []
+        for _ in range(least + choices.below(4 - least)):
+            logits.append(generators.logit_row(choices, vocab_size, distinct=distinct))
+            sequences.append(choices.sequence(vocab_size, beyond=beyond))
+        history = generators.history_of(choices, vocab_size, sequences)
+        return context, torch.stack(logits).to(dtype), history
+
+    return generators.chosen(make, 3)
