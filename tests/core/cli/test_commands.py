@@ -60,7 +60,12 @@ def test_ctrl_c_while_loading_leaves_quietly(generate, monkeypatch):
 def test_a_real_ctrl_c_stops_the_real_command(tiny_folder):
     command = [sys.executable, "-m", "decodekit", "generate", "hello", "--model", str(tiny_folder)]
     command += ["--max-new-tokens", "9999", "--processor", "min_new_tokens:min_new_tokens=9999"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )
     first = process.stdout.read(1)
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=60)
