@@ -4,13 +4,21 @@ import difflib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+import torch
 from decodekit import CapabilityError, ParameterError
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["check_groups", "check_skipped", "is_skipped", "replace_linears"]
+__all__ = [
+    "as_words",
+    "check_groups",
+    "check_skipped",
+    "is_skipped",
+    "replace_linears",
+    "streams_words",
+]
 
 
 def is_skipped(name: str, skip_modules: tuple[str, ...]) -> bool:
@@ -90,3 +98,16 @@ def _linears(
         skipped = is_skipped(name, skip_modules)
         if type(module) is nn.Linear and not skipped and (output_layer or module is not head):
             yield name, module
+
+
+def streams_words(x: Tensor) -> bool:
+    """Whether the step on ``x`` is compiled for AVX2 and should read `as_words`.
+
+    There the compiler loads single bytes by way of the stack, which takes longer than all arithmetic.
+    """
+    return x.is_cpu and torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+def as_words(weight: Tensor) -> Tensor:
+    """A weight of single bytes [N, K] as int32 [N, K / 4], the first byte in the lowest bits."""
+    return weight.view(torch.float32).view(torch.int32)  # of all types floats are loaded best

@@ -6,9 +6,15 @@ from typing import TYPE_CHECKING
 import attrs
 import torch
 from decodekit import QuantBackend, QuantLaws, param
+from decodekit.streamed import whole
 from torch import Tensor, nn
 
-from decodekit_quant_backends._linears import check_groups, replace_linears
+from decodekit_quant_backends._linears import (
+    as_words,
+    check_groups,
+    replace_linears,
+    streams_words,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,9 +83,25 @@ class Int4Linear(nn.Module):
 
     def stream(self, x: Tensor) -> Tensor:
         """[N] from one token [K], for a compiled step."""
+        if streams_words(x):
+            return self._in_words(x)
         low, high = self._halves(x.dtype)
         first, second = x.chunk(2)
         return (low * first + high * second).sum(-1)
+
+    def _in_words(self, x: Tensor) -> Tensor:
+        """`stream` by words of four bytes, whose codes of one half are in one group."""
+        groups = self.scale.shape[1]
+        words = as_words(self.weight).view(self.out_features, groups // 2, -1)
+        mine = x.view(groups, -1, 4)  # the groups of the first half of the columns, then those of the second
+        four = whole(mine.view(2, groups // 2, -1, 4).permute(0, 3, 1, 2).contiguous())
+        halves = []
+        for half in range(2):
+            codes = [(words >> (8 * byte + 4 * half)) & 15 for byte in range(4)]
+            first, *others = (code.float() * four[half, byte] for byte, code in enumerate(codes))
+            halves.append(sum(others, start=first).sum(-1))
+        weighed = torch.cat(halves, dim=1) * self.scale.float()
+        return (weighed + mine.sum((-1, -2)) * self.least.float()).sum(-1)
 
     def _halves(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The weight's first and last K / 2 columns."""

@@ -41,10 +41,13 @@ def test_sixteen_equidistant_values_are_kept_exactly():
     assert torch.equal(weight_of(Int4Linear(linear, 32)), linear.weight)
 
 
+@pytest.mark.parametrize("cpu", ["AVX2", "AVX512"])
+@pytest.mark.parametrize("group_size", [32, 64])
 @pytest.mark.parametrize("bias", [True, False])
-def test_what_a_compiled_step_streams_is_the_forward(bias):
-    quantized = Int4Linear(nn.Linear(128, 9, bias=bias), 32)
-    x = torch.randn(128)
+def test_what_a_compiled_step_streams_is_the_forward(bias, group_size, cpu, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
+    quantized = Int4Linear(nn.Linear(256, 9, bias=bias), group_size)
+    x = torch.randn(256)
     streamed = quantized.stream(x) + (quantized.bias if bias else 0)
     torch.testing.assert_close(streamed, quantized(x))
 

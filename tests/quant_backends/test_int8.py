@@ -27,10 +27,13 @@ def test_weights_are_off_by_half_a_step_of_their_row_at_most():
     assert (error <= linear.weight.abs().amax(dim=1, keepdim=True) / 127 * 0.51).all()
 
 
+@pytest.mark.parametrize("cpu", ["AVX2", "AVX512"])
+@pytest.mark.parametrize("size", [64, 62])
 @pytest.mark.parametrize("bias", [True, False])
-def test_what_a_compiled_step_streams_is_the_forward(bias):
-    quantized = Int8Linear(nn.Linear(64, 9, bias=bias))
-    x = torch.randn(64)
+def test_what_a_compiled_step_streams_is_the_forward(bias, size, cpu, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
+    quantized = Int8Linear(nn.Linear(size, 9, bias=bias))
+    x = torch.randn(size)
     streamed = quantized.stream(x) + (quantized.bias if bias else 0)
     torch.testing.assert_close(streamed, quantized(x))
 
