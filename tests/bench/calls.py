@@ -56,12 +56,12 @@ def call_rows() -> dict[str, Row]:
         "beam 4, batch 8": _row(
             one * 8, {"max_new_tokens": 16, "min_new_tokens": 16}, num_beams=4, target=1.3
         ),
-        "prompt lookup, copy task, batch 1": _row(copy, LONG, **LOOKUP),
+        "prompt lookup, copy task, batch 1": _row(copy, LONG, target=1.3, **LOOKUP),
         "prompt lookup, free text, batch 1": _row(one, LONG, **LOOKUP),
         "prompt lookup against greedy, copy task, batch 1": _row(copy, LONG, False, **LOOKUP),
-        "prompt lookup against greedy, free text, batch 1": _row(one, LONG, False, **LOOKUP),
-        "prompt lookup, copy task, batch 4": _row(copy * 4, LONG, False, **LOOKUP),
-        "prompt lookup, copy task, batch 8": _row(copy * 8, LONG, False, **LOOKUP),
+        "prompt lookup against greedy, free text, batch 1": _row(one, LONG, False, target=0.95, **LOOKUP),
+        "prompt lookup, copy task, batch 4": _row(copy * 4, LONG, False, target=2, **LOOKUP),
+        "prompt lookup, copy task, batch 8": _row(copy * 8, LONG, False, target=2, **LOOKUP),
         "prompt lookup, free text, ragged batch 4": _row(FOUR, LONG, False, **LOOKUP),
         "prompt lookup, free text, batch 8": _row((*FOUR, *FOUR), LONG, False, **LOOKUP),
     }

@@ -29,24 +29,26 @@ TEXTS = (
     "def fibonacci(n):\n    if n < 2:\n        return n\n    return fibonacci(n - 1) + fibonacci(n",
     "Dear Sir or Madam, I am writing to complain about the service in your restaurant last Friday.",
 )
-WARPERS = {
+WARPERS: dict[str, tuple[Any, ...]] = {
     "temperature=0.8 > top_k=50 > top_p=0.95": (
+        20,
         theirs.TemperatureLogitsWarper(0.8),
         theirs.TopKLogitsWarper(50),
         theirs.TopPLogitsWarper(0.95),
     ),
-    "temperature=0.8 > top_p=0.95": (theirs.TemperatureLogitsWarper(0.8), theirs.TopPLogitsWarper(0.95)),
-    "temperature=0.8 > min_p=0.05": (theirs.TemperatureLogitsWarper(0.8), theirs.MinPLogitsWarper(0.05)),
+    "temperature=0.8 > top_p=0.95": (8, theirs.TemperatureLogitsWarper(0.8), theirs.TopPLogitsWarper(0.95)),
+    "temperature=0.8 > min_p=0.05": (8, theirs.TemperatureLogitsWarper(0.8), theirs.MinPLogitsWarper(0.05)),
 }
+"""By the text of a chain how many times as fast it is meant to be, and the same of transformers."""
 
 
 def chain_rows() -> dict[str, Comparison]:
     """The rows by name; the model's logits are taken when a row runs."""
     rows: dict[str, Comparison] = {}
-    for text, warpers in WARPERS.items():
+    for text, (target, *warpers) in WARPERS.items():
         base = functools.partial(_with_transformers, warpers)
-        rows[f"chain {text}, seed"] = _row("transformers", base, functools.partial(_steps, text, SeededNoise))
-        rows[f"chain {text}"] = _row("transformers", base, functools.partial(_steps, text, _global_noise))
+        for name, noise in ((f"chain {text}, seed", SeededNoise), (f"chain {text}", _global_noise)):
+            rows[name] = _row("transformers", base, functools.partial(_steps, text, noise), target)
     values = [f"temperature={0.7 + row / 50} > top_p=0.95" for row in range(ROWS)]
     ours = functools.partial(_steps, values, SeededNoise, times=ROWS)
     one_by_one = functools.partial(_one_by_one, values)
@@ -61,10 +63,12 @@ def chain_rows() -> dict[str, Comparison]:
     return rows
 
 
-def _row(base: str, theirs: Callable[[], Run], ours: Callable[[], Run]) -> Comparison:
+def _row(
+    base: str, theirs: Callable[[], Run], ours: Callable[[], Run], target: float | None = None
+) -> Comparison:
     """A row of runs that are made when they are first wanted."""
     first, second = functools.cache(theirs), functools.cache(ours)
-    return Comparison(base, lambda: first()(), lambda: second()())
+    return Comparison(base, lambda: first()(), lambda: second()(), target=target)
 
 
 def _global_noise() -> Noise:
