@@ -19,6 +19,10 @@ MOST_TOKENS = 16
 """The most tokens of a pass that is faster as sums than as products of matrices."""
 
 
+_KNOWN = {"torch", "transformers", "decodekit"}
+"""Packages whose versions, or the modules that matter, are in the name of every kernel."""
+
+
 class Form:
     """All modules that run the same code, and the kernels for them."""
 
@@ -156,4 +160,13 @@ def _code(kind: Any) -> list[str]:
         source = inspect.getsourcefile(kind)
     except (TypeError, OSError):  # a class of a notebook
         source = None
-    return [kind.__module__, kind.__qualname__, own, file_digest(source) if source else ""]
+    files = _files(kind, source) if source else []
+    return [kind.__module__, kind.__qualname__, own, *map(file_digest, files)]
+
+
+def _files(kind: Any, source: str) -> list[str]:
+    """The file of a class, and those of its package, as it may call a helper of one."""
+    package = kind.__module__.rpartition(".")[0]
+    if not package or package.partition(".")[0] in _KNOWN:
+        return [source]
+    return [source, *sorted(map(str, Path(source).parent.glob("*.py")))]

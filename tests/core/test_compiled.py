@@ -1,4 +1,5 @@
 import copy
+import importlib
 import os
 import warnings
 
@@ -351,3 +352,24 @@ def test_the_hooks_by_which_transformers_records_are_none_of_a_user(model, inter
     mine = copy.deepcopy(model)
     mine(PROMPTS[1:2], output_hidden_states=True)
     same_as_the_model(mine, PROMPTS, max_new_tokens=6, do_sample=False)
+
+
+def test_a_helper_of_a_layer_that_has_changed_makes_another_kernel(tmp_path, monkeypatch):
+    package = tmp_path / "layers_of_a_stranger"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "helper.py").write_text("def twice(x):\n    return 2 * x\n")
+    lines = (
+        "from torch import nn",
+        "from . import helper",
+        "class Layer(nn.Module):",
+        "    def forward(self, x):",
+        "        return helper.twice(x)",
+    )
+    (package / "layer.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    layer = importlib.import_module("layers_of_a_stranger.layer").Layer()
+    keys = [regions.Form(layer, None, "a layer").key for _ in range(2)]
+    (package / "helper.py").write_text("def twice(x):\n    return x + x\n")
+    kernels.file_digest.cache_clear()  # as in another process
+    assert len({*keys, regions.Form(layer, None, "a layer").key}) == 2
