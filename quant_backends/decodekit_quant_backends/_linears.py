@@ -16,6 +16,7 @@ __all__ = [
     "check_groups",
     "check_skipped",
     "is_skipped",
+    "laid_out",
     "replace_linears",
     "streams_words",
 ]
@@ -111,3 +112,9 @@ def streams_words(x: Tensor) -> bool:
 def as_words(weight: Tensor) -> Tensor:
     """A weight of single bytes [N, K] as int32 [N, K / 4], the first byte in the lowest bits."""
     return weight.view(torch.float32).view(torch.int32)  # of all types floats are loaded best
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """The same values, written out in this order: else the compiler gathers them again for every weight."""
+    x = x.contiguous()
+    return torch.as_strided(x, x.shape, x.stride())

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import attrs
 import torch
 from decodekit import QuantBackend, QuantLaws, param
-from decodekit.streamed import whole
 from torch import Tensor, nn
 
 from decodekit_quant_backends._linears import (
     as_words,
     check_groups,
+    laid_out,
     replace_linears,
     streams_words,
 )
@@ -94,7 +94,7 @@ class Int4Linear(nn.Module):
         groups = self.scale.shape[1]
         words = as_words(self.weight).view(self.out_features, groups // 2, -1)
         mine = x.view(groups, -1, 4)  # the groups of the first half of the columns, then those of the second
-        four = whole(mine.view(2, groups // 2, -1, 4).permute(0, 3, 1, 2).contiguous())
+        four = laid_out(mine.view(2, groups // 2, -1, 4).permute(0, 3, 1, 2))
         halves = []
         for half in range(2):
             codes = [(words >> (8 * byte + 4 * half)) & 15 for byte in range(4)]

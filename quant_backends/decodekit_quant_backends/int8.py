@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 import attrs
 import torch
 from decodekit import QuantBackend, QuantLaws, param
-from decodekit.streamed import whole
 from torch import Tensor, nn
 
-from decodekit_quant_backends._linears import as_words, replace_linears, streams_words
+from decodekit_quant_backends._linears import as_words, laid_out, replace_linears, streams_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,7 +63,7 @@ class Int8Linear(nn.Module):
     def stream(self, x: Tensor) -> Tensor:
         """[N] from one token [K], for a compiled step."""
         if streams_words(x) and self.in_features % 4 == 0:
-            words, four = as_words(self.weight), whole(x.view(-1, 4).t().contiguous())
+            words, four = as_words(self.weight), laid_out(x.view(-1, 4).t())
             first, *others = (((words << (24 - 8 * byte)) >> 24).float() * four[byte] for byte in range(4))
             return sum(others, start=first).sum(-1) * self.scale
         return (self.weight.to(x.dtype) * x).sum(-1) * self.scale
