@@ -76,7 +76,10 @@ def found(cls: Any) -> list[str]:
 
 
 def _witness(one: str, other: str) -> str | None:
-    return order_witness(*(dk.processors()[name].cls for name in (one, other)), profile="thorough")
+    """A row on which the order makes a difference; looked for from either side, which draws other inputs."""
+    first, second = (dk.processors()[name].cls for name in (one, other))
+    found = order_witness(first, second, profile="thorough")
+    return found or order_witness(second, first, profile="thorough")
 
 
 def orders() -> list[str]:
