@@ -98,6 +98,36 @@ def test_a_row_with_values_of_its_own_is_what_it_is_alone(data, lengths):
         assert (together[2 * place : 2 * place + 2, width + count :] == 0).all()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"do_sample": True, "num_return_sequences": 2},
+        {"num_beams": 3},
+        {"num_beams": 3, "do_sample": True, "num_return_sequences": 2},
+        {"do_sample": True, "prompt_lookup_num_tokens": 3},
+        {"do_sample": True, "guidance_scale": 1.5},
+    ],
+    ids=["sample", "beam", "beam sample", "assisted", "guidance"],
+)
+def test_rows_of_different_chains_in_turns_are_what_they_are_alone(arguments):
+    texts = ["repetition_penalty=1.3 > top_k=5", "temperature=0.7 > min_p=0.1"] * 2
+    chains = [dk.Chain.parse(text) for text in texts]
+    ids = torch.arange(4 * 5).view(4, 5) % 28 + 3
+    arguments = {"max_new_tokens": 6, "return_dict_in_generate": True, "output_logits": True, **arguments}
+    together = dk.generate(MODEL, input_ids=ids, seed=[4, 5, 6, 7], processors=chains, **arguments)
+    count = len(together.sequences) // 4
+    for place, chain in enumerate(chains):
+        alone = dk.generate(
+            MODEL, input_ids=ids[place : place + 1], seed=4 + place, processors=chain, **arguments
+        )
+        rows = slice(place * count, (place + 1) * count)
+        width = alone.sequences.shape[1]
+        assert torch.equal(together.sequences[rows, :width], alone.sequences)
+        assert (together.sequences[rows, width:] == 0).all()
+        if "num_beams" not in arguments:
+            torch.testing.assert_close(together.logits[0][rows], alone.logits[0])
+
+
 def test_values_may_be_tensors():
     listed = call(do_sample=True, seed=3, temperature=[0.5, 2.0])
     assert torch.equal(call(do_sample=True, seed=3, temperature=torch.tensor([0.5, 2.0])), listed)
