@@ -94,7 +94,7 @@ class Head:
             return self.whole.sub(self.largest)
         given = self._before()
         made = self._step(given)
-        if made.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
+        if made.requires_grad or made.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
             return made.sub(self.largest)
         return made.sub_(self.largest)  # nobody else has it; a copy costs as much as the exponentials
 

@@ -42,3 +42,12 @@ def test_a_step_that_gives_a_view_is_copied():
     before = x.clone()
     assert Head.of(x).to(x.topk(64).values, lambda whole: whole.view_as(whole)).log_total.shape == (3, 1)
     assert torch.equal(x, before)
+
+
+def test_gradients_go_through_the_total_of_a_step_that_keeps_its_result():
+    x = torch.randn(3, 1_000, requires_grad=True)
+    head = Head.of(x)
+    head.to(head.logits.tanh(), torch.tanh).log_total.sum().backward()
+    wanted = x.detach().requires_grad_()
+    wanted.tanh().logsumexp(-1).sum().backward()
+    torch.testing.assert_close(x.grad, wanted.grad)
