@@ -147,13 +147,15 @@ def can_admit(model: "PreTrainedModel", call: "Call") -> bool:
         inputs.given or inputs.columns or inputs.inputs_embeds is not None or inputs.encode is not None
     )
     seen = (WrappedProcessor, PrefixConstraint)
+    cache = call.batch.target.cache
     return (
         call.strategy.ADMITS
         and not call.strategy.foreign_models
         and plain
         and names.by_row
         and not (names.prefixed or names.updates)
-        and caches.can_join(call.batch.target.cache)
+        and cache is not None
+        and caches.can_join(cache)
         and not any(isinstance(item, seen) for chain in call.chains for item in chain.processors)
     )
 

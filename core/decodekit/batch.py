@@ -263,7 +263,7 @@ class Batch:
             NonFiniteLogitsError, EmptySupportError: of what ``dist`` has not told yet.
         """
         read = begun(tokens, dist, self.rows, self.stops, self._sessions[TARGET]) if self.late else tokens
-        blocks = as_blocks(read, dist.logits.shape[-1])
+        blocks = as_blocks(read, dist.vocab_size)
         dist.check(longest_of(blocks, len(self.rows), dist.width, again=self._committed))
         each = [block[0] for block in blocks if len(block) == 1]
         column = as_column(tokens, each, self.target.device) if len(each) == len(blocks) else None

@@ -60,6 +60,15 @@ __all__ = [
 ]
 
 _WHOLE = (DynamicLayer, GrowingLayer)  # they grow, and keep every token
+_JOINS = {
+    *_WHOLE,
+    DynamicSlidingWindowLayer,
+    LinearAttentionLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+    DummyLayer,
+}
+_REORDERS = (LinearAttentionCacheLayerMixin, GrowingLayer)
 KINDS = ("dynamic", "offloaded", "static", "offloaded_static")
 
 
@@ -204,7 +213,7 @@ def settle(cache: Cache) -> None:
 def select(cache: Cache, index: Tensor) -> None:
     """Keep the given rows, in that order, duplicates allowed."""
     for layer in [*_own(cache), *_cross(cache)]:
-        if isinstance(layer, LinearAttentionCacheLayerMixin) or quantized_cache.is_quantized(layer):
+        if isinstance(layer, _REORDERS) or quantized_cache.is_quantized(layer):
             layer.reorder_cache(index)
         elif _has_keys(layer) and layer.keys.numel():
             layer.reorder_cache(index)
@@ -343,19 +352,10 @@ def put_rows(cache: Cache, rows: Sequence[RowCache], columns: Sequence[Sequence[
             layer.keys, layer.values = (torch.cat(tensors) for tensors in zip(*pairs, strict=True))
 
 
-def can_join(cache: Cache | None) -> bool:
+def can_join(cache: Cache) -> bool:
     """Whether `join` works: every layer grows, and keeps all its rows on one device."""
-    kinds = (
-        *_WHOLE,
-        DynamicSlidingWindowLayer,
-        LinearAttentionLayer,
-        LinearAttentionAndFullAttentionLayer,
-        LinearAttentionAndSlidingWindowAttentionLayer,
-        DummyLayer,
-    )
-    if cache is None or type(cache) is not DynamicCache or cache.offloading:
-        return False
-    return all(type(layer) in kinds for layer in _own(cache))
+    kinds = {type(layer) for layer in _own(cache)}
+    return type(cache) is DynamicCache and not cache.offloading and kinds <= _JOINS
 
 
 def join(cache: Cache, other: Cache) -> None:

@@ -1,6 +1,5 @@
 """The one source of probability (law 1): from (history, raw logits) to scores, for every use."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 
@@ -9,12 +8,14 @@ import torch
 from torch import Tensor
 
 from decodekit.chain import Chain, wide
-from decodekit.errors import EmptySupportError, NonFiniteLogitsError, PluginError
+from decodekit.errors import PluginError
+from decodekit.finite import check_raw, check_scores
 from decodekit.glimpse import glimpse, row_index
 from decodekit.head import Head
 from decodekit.history import History
 from decodekit.row import Row, row_numbers
 from decodekit.scores import Memory, Part, Scores, Unread
+from decodekit.small import small
 
 __all__ = ["Distribution", "Drafts", "process", "unprocessed"]
 
@@ -55,6 +56,11 @@ class Distribution:
     def width(self) -> int:
         """How many columns there are."""
         return len(self.columns)
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self.columns[0].vocab_size
 
     @cached_property
     def scores(self) -> Tensor:
@@ -150,6 +156,11 @@ class _Selected(Distribution):
         """How many columns there are."""
         return self._whole.width
 
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self._whole.vocab_size
+
     def check(self, width: int) -> None:
         """Ask the whole, which need not be copied for it."""
         self._whole.check(width)
@@ -167,9 +178,9 @@ def unprocessed(rows: Sequence[Row], logits: Tensor, *, late: bool = False) -> D
         NonFiniteLogitsError: a row's logits hold NaN or +inf, or nothing but -inf.
     """
     if late and logits.dim() == 2:
-        check = partial(_check_raw, (), rows, logits)
+        check = partial(check_raw, (), rows, logits)
         return Distribution(logits, [Unread(Scores.of(wide(logits)).parts, logits.shape[-1], check)])
-    _check_raw((), rows, logits)
+    check_raw((), rows, logits)
     return Distribution(logits, wide(logits))
 
 
@@ -255,9 +266,11 @@ def _process_column(
     states: list[tuple[object, ...]],
 ) -> tuple[Scores, list[list[Memory]]]:
     """Process logits [B, V], the short way if there is one."""
-    short = _shortly(chains, rows, history, logits) if not any(states) else None
-    if short is not None:
-        return short, [[] for _ in rows]
+    if not any(states):
+        given = chains, rows, history, logits
+        short = small(*given, lambda: _carefully(*given, states)[0]) or _shortly(*given)
+        if short is not None:
+            return short, [[] for _ in rows]
     return _carefully(chains, rows, history, logits, states)
 
 
@@ -278,7 +291,7 @@ def _shortly(
     numbers = [row.chain for row in rows]
     hidden = [row for row, number in enumerate(numbers) if chains[number].opening]
     if hidden:  # what stands before the opening may hide what is wrong with the logits
-        _check_raw(chains, [rows[row] for row in hidden], logits[row_index(hidden, logits.device)])
+        check_raw(chains, [rows[row] for row in hidden], logits[row_index(hidden, logits.device)])
     return glimpse(chains, numbers, logits, history, careful, widths[0])
 
 
@@ -290,14 +303,14 @@ def _carefully(
     states: list[tuple[object, ...]],
 ) -> tuple[Scores, list[list[Memory]]]:
     """Process logits [B, V] with checks; rows of one chain go through it together."""
-    _check_raw(chains, rows, logits)
+    check_raw(chains, rows, logits)
     numbers = {row.chain for row in rows}
     if len(numbers) == 1:
         scores, memories = chains[numbers.pop()].run(logits, history(), states)
     else:
         scores, memories = _in_groups(chains, rows, history(), logits, states)
     if scores.parts[0].logits is not logits:  # an empty chain changes nothing
-        _check_scores(chains, rows, scores)
+        check_scores(chains, rows, scores)
     return scores, memories
 
 
@@ -356,44 +369,3 @@ def _advance(
         else state
         for row, state, past, draft in zip(rows, states, memories, drafts, strict=True)
     ]
-
-
-def _check_raw(chains: Sequence[Chain], rows: Sequence[Row], logits: Tensor) -> None:
-    peaks = logits.amax(-1)
-    if _all_finite(peaks):
-        return
-    finite = peaks.isfinite().view(len(rows), -1).all(-1)
-    damaged = [row for row, fine in zip(rows, finite.tolist(), strict=True) if not fine]
-    refused = [row for row in damaged if not (chains and chains[row.chain].cleans)]
-    if not refused:
-        return
-    message = (
-        f"the model's logits of {_place(refused[0])} hold NaN or +inf, or allow no token at all; "
-        "load the model in a wider dtype (dtype='float32'), or look for damaged weights"
-    )
-    raise NonFiniteLogitsError(message)
-
-
-def _check_scores(chains: Sequence[Chain], rows: Sequence[Row], scores: Scores) -> None:
-    peak = scores.peaks()
-    if _all_finite(peak):
-        return
-    position = int((~peak.isfinite()).nonzero()[0])
-    row, chain = rows[position], chains[rows[position].chain]
-    if float(peak[position]) == -torch.inf:
-        message = f"the chain {chain} leaves no token for {_place(row)}; loosen one of its processors"
-        raise EmptySupportError(message)
-    message = (
-        f"the chain {chain} gave NaN or +inf for {_place(row)}; "
-        "decodekit.testing.check_processor says which of its processors does"
-    )
-    raise NonFiniteLogitsError(message)
-
-
-def _all_finite(peaks: Tensor) -> bool:
-    """Whether all of a few numbers are finite; in Python, because it takes one operation of torch."""
-    return all(map(math.isfinite, peaks.flatten().tolist()))
-
-
-def _place(row: Row) -> str:
-    return f"row {row.slot} (prompt {row.prompt}) at step {len(row.tokens)}"

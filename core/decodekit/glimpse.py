@@ -17,7 +17,7 @@ from torch import Tensor
 from decodekit.chain import Chain, wide
 from decodekit.flow import applied, cuts
 from decodekit.head import Head
-from decodekit.history import History
+from decodekit.history import History, no_history
 from decodekit.processor import Processor
 from decodekit.randomness import Field
 from decodekit.row import Row
@@ -181,7 +181,7 @@ def _run(
         start = applied(processor, start, history())
     if not isinstance(start, Head):
         start = Head.of(start, max(least, *(chain.reaches[opening] for chain in in_use.values())))
-    head, sure, nothing = start, None, _no_history(len(numbers), start.ids.device)
+    head, sure, nothing = start, None, no_history(len(numbers), start.ids.device)
     for processor in processors[opening:]:
         if not cuts(processor):
             head = head.to(
@@ -199,12 +199,6 @@ def _run(
 
 def _all(processor: Processor, history: History, whole: Tensor) -> Tensor:
     return applied(processor, whole, history)
-
-
-@functools.lru_cache(64)
-def _no_history(rows: int, device: torch.device) -> History:
-    """For processors that declare that they look at none."""
-    return History.of([[]] * rows).to(device)
 
 
 def _stack(items: Sequence[Processor], logits: Tensor) -> Processor:

@@ -1,5 +1,6 @@
 """What a processor may know of a row: the tokens so far, and where the prompt ends."""
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from decodekit.index import View
 
-__all__ = ["History"]
+__all__ = ["History", "no_history"]
 
 
 @attrs.frozen(eq=False)
@@ -193,6 +194,12 @@ class History:
         """The tokens of one row as a Python list, without padding."""
         tokens: list[int] = self.tokens[index, int(self.pads[index]) :].tolist()
         return tokens
+
+
+@functools.lru_cache(64)
+def no_history(rows: int, device: torch.device) -> History:
+    """For processors that declare that they look at none."""
+    return History.of([[]] * rows).to(device)
 
 
 def shift_right(x: Tensor, by: Tensor, dim: int) -> Tensor:

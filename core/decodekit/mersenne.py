@@ -3,7 +3,8 @@
 torch fills a tensor on the CPU from 64-bit numbers of its Mersenne twister and takes the logarithm of every
 one: nine tenths of the time of `exponential_` go into logarithms at which a draw from a few tokens never
 looks. Here the same numbers are kept as integers, and logarithms are taken of those that are asked for. The
-generator's state afterwards is the same, and so are the values: torch's vectorised logarithm may differ from
+generator's state afterwards is the same, and so are the values, also where all are asked for, which takes
+half the time: torch's vectorised logarithm may differ from
 the C library's, which `exponential_` takes, in the last bit of a double, and the values are floats.
 """
 
@@ -12,7 +13,7 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = ["Words", "knows_torch"]
+__all__ = ["Words", "exponentials", "knows_torch"]
 
 
 @functools.cache
@@ -37,9 +38,24 @@ class Words:
 
     def __init__(self, count: int, generator: torch.Generator | None = None) -> None:
         self._words = torch.empty(count + 1, dtype=torch.long)  # one more, for the place after the last
-        self._words[:count].random_(-(2**63), None, generator=generator)  # that is all 64 bits
+        _words(self._words[:count], generator)
 
     def exponential(self, places: Tensor) -> Tensor:
         """The values at places in [0, count], float32 of the shape of ``places``; at the last it is any."""
-        bits = self._words[places].bitwise_and_(2**53 - 1)
-        return bits.double().mul_(-(2.0**-53)).log1p_().neg_().float()
+        return _exponential(self._words[places])
+
+
+def exponentials(count: int) -> Tensor:
+    """All of ``torch.empty(count).exponential_()``, from the global generator."""
+    return _exponential(_words(torch.empty(count, dtype=torch.long)))
+
+
+def _words(into: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """The next numbers of the twister, all 64 bits of each."""
+    return into.random_(-(2**63), None, generator=generator)
+
+
+def _exponential(words: Tensor) -> Tensor:
+    """What torch makes of numbers of the twister, which may be overwritten; float32."""
+    bits = words.bitwise_and_(2**53 - 1)
+    return bits.double().mul_(-(2.0**-53)).log1p_().neg_().float()

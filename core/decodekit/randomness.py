@@ -19,7 +19,7 @@ from torch import Tensor
 
 from decodekit.errors import ParameterError
 from decodekit.head import argmax
-from decodekit.mersenne import Words, knows_torch
+from decodekit.mersenne import Words, exponentials, knows_torch
 
 __all__ = ["Field", "GlobalNoise", "Noise", "Purpose", "SeededNoise", "Stream", "prompt_seeds", "race"]
 
@@ -202,6 +202,8 @@ class GlobalNoise(Noise):
 
 _FEW = 256
 """So many logarithms cost no more than to take the twister's numbers by other means."""
+_MANY = 1 << 10
+"""More of them take less time by other means, even if every one is asked for."""
 
 
 class _GlobalField:
@@ -217,9 +219,15 @@ class _GlobalField:
         if self._all is None:
             if self._before is not None:  # single values were given out: all of them are the same once more
                 torch.set_rng_state(self._before)
-            self._all = torch.empty(self._size, device=self._device).exponential_(1)
+            self._all = self._exponentials()
         slots = self._slots if rows is None else [self._slots[row] for row in rows]
         return self._all if slots == [*range(self._size[0])] else self._all[slots]
+
+    def _exponentials(self) -> Tensor:
+        count, vocab_size = self._size
+        if count * vocab_size > _MANY and self._device.type == "cpu" and knows_torch():
+            return exponentials(count * vocab_size).view(self._size)
+        return torch.empty(self._size, device=self._device).exponential_(1)
 
     def at(self, rows: Sequence[int], ids: Tensor) -> Tensor:
         count, vocab_size = self._size

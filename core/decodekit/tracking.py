@@ -37,10 +37,24 @@ class TrackedSession:
         self._name = name
         self._asked = {"hidden": hidden, "attentions": attentions}
         self._tentative: list[list[int]] = []
-        self._next: Forward | None = None  # after the committed tokens, of the rows that are known
+        self._given: Forward | None = None  # after the committed tokens, of the rows that are known
+        self._order: list[int] | None = None  # where in it each row stands; None: in their order
         self._known: list[bool] = []
         self._coming: Tensor | None = None  # int64 [B, 1], when that is what each row is to be fed
         self._begun = False  # whether what is committed next was fed already
+
+    @property
+    def _next(self) -> Forward:
+        """The output after the committed tokens; rows that moved are copied here, as mostly nobody asks."""
+        assert self._given is not None
+        if self._order is not None:
+            index = torch.tensor(self._order, device=self.session.device)
+            self._given, self._order = self._given.select(index), None
+        return self._given
+
+    @_next.setter
+    def _next(self, output: Forward) -> None:
+        self._given, self._order = output, None
 
     def forward(self, rows: Sequence[Row], drafts: Drafts | None, *, last: bool = False) -> Forward:
         """The outputs after the committed tokens and after each further token of the drafts.
@@ -55,11 +69,10 @@ class TrackedSession:
         Returns:
             K is the longest draft; a shorter row's further columns repeat its last one.
         """
-        if self._next is None:
+        if self._given is None:
             self.prefill(rows)
         if not any(self._tentative) and (drafts is None or not any(drafts)):
             if all(self._known):
-                assert self._next is not None  # it is what is known
                 return self._next
             if not any(self._known):
                 return self._one_more(rows)
@@ -90,7 +103,7 @@ class TrackedSession:
     def _one_more(self, rows: Sequence[Row]) -> Forward:
         """The plain step: every row has committed something, and nothing is drafted."""
         if self._coming is not None:
-            output = self.session.feed(self._coming, None, **self._asked)
+            output, self._coming = self.session.feed(self._coming, None, **self._asked), None
         else:
             held = self.session.lengths
             blocks = [row.since(length, self._name) for row, length in zip(rows, held, strict=True)]
@@ -100,7 +113,7 @@ class TrackedSession:
 
     def begin(self, tokens: Tensor) -> None:
         """Feed the token int64 [B] that every row is about to commit, if all before it was fed."""
-        if self._next is None or any(self._tentative) or not all(self._known):
+        if self._given is None or any(self._tentative) or not all(self._known):
             return
         self.session.settle()
         self._next = self.session.feed(tokens[:, None], None, **self._asked)
@@ -144,11 +157,9 @@ class TrackedSession:
             return output
         index = torch.tensor(columns, device=self.session.device)
         if output is None:
-            assert self._next is not None  # a row without anything to feed is a known one
-            return self._next.at(index)
+            return self._next.at(index)  # a row without anything to feed is a known one
         if all(map(all, columns)):
             return output.at(index - 1)
-        assert self._next is not None  # the same
         return Forward.join(self._next, output).at(index)
 
     def _take_back(self, kept: Sequence[int]) -> None:
@@ -163,7 +174,7 @@ class TrackedSession:
             blocks: the new tokens of each row; may be ragged or empty.
             tokens: int64 [B], the same where every block is one token and they stand on the device already.
         """
-        if self._next is None:
+        if self._given is None:
             return
         if self._begun:
             self._begun = False
@@ -181,15 +192,15 @@ class TrackedSession:
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep the given rows, in that order, duplicates allowed."""
-        if self._next is None:
+        if self._given is None:
             return
         self.session.select(rows)
         self._tentative = [list(self._tentative[row]) for row in rows]
         self._known = [self._known[row] for row in rows]
-        index = torch.tensor(list(rows), device=self.session.device)
-        self._coming = self._coming[index] if self._coming is not None else None
-        # What nobody knows any more is not asked for, so that its rows need not be right.
-        self._next = self._next.select(index) if any(self._known) else self._next
+        if self._coming is not None:
+            self._coming = self._coming[torch.tensor(list(rows), device=self.session.device)]
+        if any(self._known):  # otherwise nobody asks for them, so that they need not be right
+            self._order = [self._order[row] for row in rows] if self._order is not None else list(rows)
 
     def join(self, other: "TrackedSession") -> None:
         """Take the rows of another session of the same model in below; it is not used any more.
@@ -201,10 +212,7 @@ class TrackedSession:
         self.session.join(other.session)
         self._known += other._known
         self._tentative += other._tentative
-        self._coming = None
-        assert self._next is not None
-        assert other._next is not None
-        self._next = Forward(torch.cat([self._next.logits, other._next.logits]))  # nobody looks at it again
+        self._coming = self._order = None
 
 
 class OwnSession(TrackedSession):

@@ -1,5 +1,6 @@
 """Beam search and beam sampling."""
 
+from itertools import pairwise
 from typing import ClassVar, Literal, NamedTuple
 
 import attrs
@@ -98,13 +99,13 @@ class Beam(Strategy):
             drawn = (total.softmax(-1) / noise).masked_fill(total == -torch.inf, -torch.inf)
             greedy = [batch.rows[rows[0]].greedy for rows in members]
             keys = torch.where(torch.tensor(greedy, device=total.device)[:, None], total, drawn)
-        best = _largest(keys, many)
+        best, scores = _largest(keys, many)
+        if self.do_sample:
+            scores = total.gather(1, torch.tensor(best, device=total.device)).tolist()
         found = [
             (rows[place // vocab_size], place % vocab_size, score)
-            for rows, places, scores in zip(
-                members, best.tolist(), total.gather(1, best).tolist(), strict=True
-            )
-            for place, score in zip(places, scores, strict=True)
+            for rows, places, line in zip(members, best, scores, strict=True)
+            for place, score in zip(places, line, strict=True)
             if score > -torch.inf
         ]
         ends = batch.ends([row for row, _, _ in found], [token for _, token, _ in found])
@@ -165,6 +166,8 @@ class Beam(Strategy):
 def _side_by_side(values: Tensor, members: list[list[int]], fill: float = -torch.inf) -> Tensor:
     """Values [B, V] with a line for each prompt, [P, M * V]; prompts with fewer rows are filled up."""
     most = max(map(len, members))
+    if [row for rows in members for row in rows] == [*range(most * len(members))]:
+        return values.reshape(len(members), -1)
     index = torch.tensor([rows + rows[:1] * (most - len(rows)) for rows in members], device=values.device)
     lines = values[index]
     if any(len(rows) < most for rows in members):
@@ -174,19 +177,19 @@ def _side_by_side(values: Tensor, members: list[list[int]], fill: float = -torch
     return lines.flatten(1)
 
 
-def _largest(keys: Tensor, count: int) -> Tensor:
-    """The indices [P, n] of each line's largest, best first; ties go to the lowest index.
+def _largest(keys: Tensor, count: int) -> tuple[list[list[int]], list[list[float]]]:
+    """The indices of each line's largest, best first, and these; ties go to the lowest index.
 
     topk does not promise the latter, so that lines with ties are sorted.
     """
     count = min(count, keys.shape[1])
-    values, best = keys.topk(min(count + 1, keys.shape[1]), dim=1)
-    ties = ((values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -torch.inf)).any(1)
-    best = best[:, :count]
-    for line in ties.nonzero()[:, 0].tolist():
-        inside = (keys[line] >= values[line, count - 1]).nonzero()[:, 0]
-        best[line] = inside[keys[line][inside].argsort(descending=True, stable=True)][:count]
-    return best
+    found = keys.topk(min(count + 1, keys.shape[1]), dim=1)
+    best, values = found.indices.tolist(), found.values.tolist()
+    for line, own in enumerate(values):
+        if any(one == other > -torch.inf for one, other in pairwise(own)):
+            inside = (keys[line] >= own[count - 1]).nonzero()[:, 0]
+            best[line] = inside[keys[line][inside].argsort(descending=True, stable=True)].tolist()
+    return [line[:count] for line in best], [line[:count] for line in values]
 
 
 def _by_prompt(rows: list[Row]) -> dict[int, list[int]]:

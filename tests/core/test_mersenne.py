@@ -1,7 +1,7 @@
 import pytest
 import torch
 from decodekit import mersenne
-from decodekit.mersenne import Words, knows_torch
+from decodekit.mersenne import Words, exponentials, knows_torch
 from decodekit.randomness import GlobalNoise, Purpose
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +25,15 @@ def test_values_and_state_are_torchs_to_the_bit(seed, before, count):
     assert found.shape == places.shape
     assert torch.equal(found, wanted[places])
     assert torch.equal(mine.get_state(), theirs.get_state())
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(1, 5_000))
+def test_all_values_are_torchs_to_the_bit(seed, count):
+    torch.manual_seed(seed)
+    wanted, state = torch.empty(count).exponential_(), torch.get_rng_state()
+    torch.manual_seed(seed)
+    assert torch.equal(exponentials(count), wanted)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def field(slots=3):
