@@ -142,16 +142,13 @@ def can_admit(model: "PreTrainedModel", call: "Call") -> bool:
     The strategy must say so; the model must count positions by row and have no inputs of its own; the cache
     must grow; and nothing may look at the batch as transformers shows it.
     """
-    names, inputs = InputNames.of(model), call.request.model_inputs
-    plain = not (
-        inputs.given or inputs.columns or inputs.inputs_embeds is not None or inputs.encode is not None
-    )
+    names = InputNames.of(model)
     seen = (WrappedProcessor, PrefixConstraint)
     cache = call.batch.target.cache
     return (
         call.strategy.ADMITS
         and not call.strategy.foreign_models
-        and plain
+        and call.request.model_inputs.is_empty
         and names.by_row
         and not (names.prefixed or names.updates)
         and cache is not None

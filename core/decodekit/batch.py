@@ -21,7 +21,7 @@ from decodekit.late import begun
 from decodekit.ledger import Ledger
 from decodekit.model_inputs import ModelInputs
 from decodekit.randomness import Noise, Purpose
-from decodekit.row import NEGATIVE, TARGET, Row, give_free_slots, row_numbers
+from decodekit.row import NEGATIVE, TARGET, Lanes, Row, give_free_slots, row_numbers
 from decodekit.session import Session
 from decodekit.stopping import StopRules
 from decodekit.traces import Trace
@@ -83,11 +83,14 @@ class Batch:
         self.rows: list[Row] = list(rows)
         self.finished: list[Row] = []
         self.stops = stops
-        self.memo, self.details = dict[str, Any](), dict[str, Any]()
-        self._chains, self._noise = chains, noise
+        self.memo: dict[str, Any] = {}
+        self.details: dict[str, Any] = {}
+        self._chains = chains
+        self._noise = noise
         self.recorder = Recorder(keep, len(rows) * copies)
         self.returns = returns
-        self._copies, self._hidden = copies, hidden
+        self._copies = copies
+        self._hidden = hidden
         hidden_states = hidden or keep.hidden_states
         target = TrackedSession(session, TARGET, hidden=hidden_states, attentions=keep.attentions)
         self._sessions = Sessions({TARGET: target})
@@ -99,7 +102,7 @@ class Batch:
         self._last: list[Row] = []  # the rows as they stand in the target's cache at the end
         prompts = [row.prompt_tokens for row in rows]
         self._ledger = Ledger(prompts, pad_token_id, stops.max_new_tokens, session.device)
-        self._lanes = {row.prompt: row.lane + 1 for row in rows}
+        self._lanes = Lanes.of(rows)
         self._unprocessed = all(chain.is_empty for chain in chains)
         self._stateful = any(chain.stateful for chain in chains)
         self._blocks: list[list[int]] = [[] for _ in rows]  # of this step
@@ -291,10 +294,11 @@ class Batch:
         if not index:  # nothing will be asked of the caches any more
             self.rows, self._blocks = [], []
             return
-        taken, chosen = set[int](), list[Row]()
+        chosen: list[Row] = []
+        taken: set[int] = set()
         for position in index:
             row = self.rows[position]
-            chosen.append(self._fork(row) if position in taken else row)
+            chosen.append(self._lanes.fork(row) if position in taken else row)
             taken.add(position)
         self.rows = chosen
         give_free_slots(chosen)
@@ -314,35 +318,31 @@ class Batch:
         """Keep a step's scores and raw logits [B, V] by slot, as transformers does for beams."""
         self.recorder.record_step(self.rows, dist, logits)
 
-    def _fork(self, row: Row) -> Row:
-        twin = row.fork()
-        twin.lane, twin.slot = self._lanes[row.prompt], -1
-        self._lanes[row.prompt] += 1
-        return twin
-
     # What the loop does
 
     def prefill(self) -> None:
         """Feed every prompt once, then make the copies of its row."""
+        places: Sequence[int] = range(len(self.rows))
+        if len(self._chains) > 1 and all(self._sessions[name].any_order for name in self._early):
+            places = side_by_side(self._chains, self.rows)
+            self.select(places)
         for name in self._early:
             self._sessions[name].prefill(self.rows)
         prompt = self._sessions[TARGET].session.prompt
         for place, row in enumerate(self.rows):
             row.prompt_trace = Trace.of(prompt, place) if prompt is not None else None
             row.states = self._chains[row.chain].init(row.prompt_tokens)
-        self._expand(self._copies)
-        if len(self._chains) > 1:
-            self.select(side_by_side(self._chains, self.rows))
+        self._expand(self._copies, places)
 
-    def _expand(self, copies: int) -> None:
+    def _expand(self, copies: int, places: Sequence[int]) -> None:
         if copies > 1:
             self.select([position for position in range(len(self.rows)) for _ in range(copies)])
-        for slot, row in enumerate(self.rows):
-            row.slot = slot
+        for place, row in enumerate(self.rows):
+            row.slot = places[place // copies] * copies + place % copies  # as the prompts came
 
     def end(self, reason: str) -> None:
         """End every row without asking the model."""
-        self._expand(self.returns)
+        self._expand(self.returns, range(len(self.rows)))
         for row in self.rows:
             row.finish_reason = reason
         self.finished, self.rows = self.rows, []

@@ -179,11 +179,16 @@ class Chain:
 
 
 def _fixed(item: Processor) -> object:
-    """What must be the same in all rows."""
-    if not item.BY_ROW:
-        return item
-    names = [name for name in attrs.fields_dict(type(item)) if name not in item.BY_ROW]  # type: ignore[arg-type]  # the contract checks that it is one of attrs
-    return type(item), *(getattr(item, name) for name in names)
+    """What must be the same in all rows; one that holds something without a hash is like no other."""
+    fixed: object = item
+    if item.BY_ROW:
+        names = [name for name in attrs.fields_dict(type(item)) if name not in item.BY_ROW]  # type: ignore[arg-type]  # the contract checks that it is one of attrs
+        fixed = type(item), *(getattr(item, name) for name in names)
+    try:
+        hash(fixed)
+    except TypeError:
+        return type(item), id(item)
+    return fixed
 
 
 def wide(logits: Tensor) -> Tensor:

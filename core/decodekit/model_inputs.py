@@ -125,6 +125,11 @@ class ModelInputs:
         """The names of what only the prompt needs."""
         return [name for name, value in self.given.items() if name in ONCE and value is not None]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are none, so that a model is given tokens alone."""
+        return not (self.given or self.columns or self.inputs_embeds is not None or self.encode is not None)
+
     def fixed_rows(self, rows: int) -> list[str]:
         """The names of what only the prompt needs and can't be told apart by row."""
         return [

@@ -18,8 +18,7 @@ __all__ = ["MOST_TOKENS", "Form", "Region"]
 MOST_TOKENS = 16
 """The most tokens of a pass that is faster as sums than as products of matrices."""
 
-
-_KNOWN = {"torch", "transformers", "decodekit"}
+_VERSIONED = {"torch", "transformers", "decodekit"}
 """Packages whose versions, or the modules that matter, are in the name of every kernel."""
 
 
@@ -165,8 +164,9 @@ def _code(kind: Any) -> list[str]:
 
 
 def _files(kind: Any, source: str) -> list[str]:
-    """The file of a class, and those of its package, as it may call a helper of one."""
+    """The file of a class, and those beside it in its package, as it may call a helper of one."""
     package = kind.__module__.rpartition(".")[0]
-    if not package or package.partition(".")[0] in _KNOWN:
+    if not package or package.partition(".")[0] in _VERSIONED:
         return [source]
-    return [source, *sorted(map(str, Path(source).parent.glob("*.py")))]
+    beside = (path for path in Path(source).parent.glob("*.py") if path.is_file())  # editors leave odd links
+    return [source, *sorted(map(str, beside))]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from decodekit.caches import RowCache
     from decodekit.traces import Trace
 
-__all__ = ["NEGATIVE", "TARGET", "Row", "give_free_slots", "row_numbers"]
+__all__ = ["NEGATIVE", "TARGET", "Lanes", "Row", "give_free_slots", "row_numbers"]
 
 TARGET = "target"
 NEGATIVE = "negative"
@@ -131,6 +131,22 @@ def row_numbers(rows: Sequence[int] | Tensor, count: int) -> list[int]:
         )
         raise PluginError(message)
     return named
+
+
+class Lanes(dict[int, int]):
+    """For each prompt the lane of the next row that forks from one of its rows."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> "Lanes":
+        """Those behind the rows, one of each prompt."""
+        return cls({row.prompt: row.lane + 1 for row in rows})
+
+    def fork(self, row: Row) -> Row:
+        """A copy of the row in the next lane, without a slot."""
+        twin = row.fork()
+        twin.lane, twin.slot = self[row.prompt], -1
+        self[row.prompt] += 1
+        return twin
 
 
 def give_free_slots(rows: list[Row]) -> None:

@@ -20,7 +20,7 @@ from decodekit.scores import Part, Scores
 
 __all__ = ["Small", "small"]
 
-MOST = 1 << 11
+MOST = 1 << 12
 """So many numbers take less time than the operations of a shorter way."""
 
 

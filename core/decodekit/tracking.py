@@ -44,6 +44,11 @@ class TrackedSession:
         self._begun = False  # whether what is committed next was fed already
 
     @property
+    def any_order(self) -> bool:
+        """Whether the rows may be fed in another order: nothing was, and the model is given tokens alone."""
+        return self.session.width == 0 and self.session.inputs.is_empty
+
+    @property
     def _next(self) -> Forward:
         """The output after the committed tokens; rows that moved are copied here, as mostly nobody asks."""
         assert self._given is not None

@@ -1,11 +1,13 @@
 from typing import ClassVar
 
 import attrs
+import decodekit as dk
 import pytest
 import torch
 from decodekit import CallContext, History, ParameterError, Processor, StatefulProcessor, param
 from decodekit.chain import Chain
 from decodekit.distribution import Distribution
+from decodekit.testing.models import MarkovModel
 
 
 @attrs.frozen
@@ -114,3 +116,28 @@ def test_advance_sees_the_result_or_what_a_processor_keeps_instead(cls, remember
     assert scores.tolist() == [[4.0, 4.0]]
     assert memories[0][0].values.tolist() == [remembered, remembered]
     assert chain.advance((3,), 1, memories[0]) == (3 + remembered,)
+
+
+@attrs.frozen
+class Table(Processor):
+    NAME: ClassVar[str] = "table"
+
+    values: dict[int, float]
+
+    def __call__(self, logits, history):
+        return logits + torch.tensor([self.values.get(token, 0.0) for token in range(logits.shape[1])])
+
+
+def test_what_has_no_hash_is_in_a_group_of_its_own():
+    one, other = (Chain([Table({1: 2.0})]) for _ in range(2))
+    assert one.shape == one.shape != other.shape
+    assert len({one.shape, other.shape}) == 2
+
+
+def test_rows_with_processors_without_a_hash_decode_as_if_alone():
+    model, prompts = MarkovModel.random(5, order=1), torch.tensor([[1], [2], [3]])
+    chains = [Chain([Table({1: 9.0})]), Chain([Table({2: 9.0})]), Chain([Table({1: 9.0})])]
+    together = dk.generate(model, prompts, processors=chains, max_new_tokens=4)
+    for row, chain in enumerate(chains):
+        alone = dk.generate(model, prompts[row : row + 1], processors=chain, max_new_tokens=4)
+        assert torch.equal(together[row], alone[0])

@@ -1,6 +1,7 @@
 import copy
 import importlib
 import os
+import sys
 import warnings
 
 import decodekit as dk
@@ -354,7 +355,8 @@ def test_the_hooks_by_which_transformers_records_are_none_of_a_user(model, inter
     same_as_the_model(mine, PROMPTS, max_new_tokens=6, do_sample=False)
 
 
-def test_a_helper_of_a_layer_that_has_changed_makes_another_kernel(tmp_path, monkeypatch):
+@pytest.fixture
+def strangers_package(tmp_path, monkeypatch):
     package = tmp_path / "layers_of_a_stranger"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -368,8 +370,20 @@ def test_a_helper_of_a_layer_that_has_changed_makes_another_kernel(tmp_path, mon
     )
     (package / "layer.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path)
+    yield package
+    for name in [name for name in sys.modules if name.startswith(package.name)]:
+        del sys.modules[name]
+
+
+def test_a_helper_of_a_layer_that_has_changed_makes_another_kernel(strangers_package):
     layer = importlib.import_module("layers_of_a_stranger.layer").Layer()
     keys = [regions.Form(layer, None, "a layer").key for _ in range(2)]
-    (package / "helper.py").write_text("def twice(x):\n    return x + x\n")
+    (strangers_package / "helper.py").write_text("def twice(x):\n    return x + x\n")
     kernels.file_digest.cache_clear()  # as in another process
     assert len({*keys, regions.Form(layer, None, "a layer").key}) == 2
+
+
+def test_what_an_editor_leaves_beside_a_layer_is_no_helper(strangers_package):
+    (strangers_package / ".#layer.py").symlink_to("somebody@somewhere.123")
+    layer = importlib.import_module("layers_of_a_stranger.layer").Layer()
+    assert regions.Form(layer, None, "a layer").key

@@ -75,6 +75,21 @@ def test_rows_are_their_own(name):
     assert torch.equal(together, other.flip(0))
 
 
+@pytest.mark.parametrize("more", [{}, {"num_beams": 2}, {"do_sample": True, "top_k": 5, "seed": [3, 4]}])
+@pytest.mark.parametrize(
+    "values", [{"encoder_repetition_penalty": [1.2, 4.0]}, {"encoder_no_repeat_ngram_size": [2, 1]}]
+)
+def test_rows_with_an_encoders_penalty_of_their_own_are_as_if_alone(values, more):
+    ((name, by_row),) = values.items()
+    model, inputs = model_of("t5"), inputs_of("t5")
+    together = dk.generate(model, **inputs, **values, **more, max_new_tokens=6, min_new_tokens=6)
+    for row, value in enumerate(by_row):
+        given = {key: tensor[row : row + 1] for key, tensor in inputs.items()}
+        own = {**more, "seed": more["seed"][row]} if "seed" in more else more
+        alone = dk.generate(model, **given, **own, **{name: value}, max_new_tokens=6, min_new_tokens=6)
+        assert torch.equal(together[row], alone[0])
+
+
 def test_an_encoders_penalty_without_its_tokens_is_refused():
     model, inputs = model_of("whisper"), inputs_of("whisper")
     with pytest.raises(dk.ParameterError, match=r"encoder_repetition_penalty has no tokens"):
