@@ -53,7 +53,7 @@ from decodekit.registry import drafters, processors, quant_backends, register, r
 from decodekit.row import Row
 from decodekit.strategy import Capability, Strategy, StrategyLaws
 from decodekit.stream import FinishedEvent, ResultEvent, TokenEvent, stream
-from decodekit.streamed import Streamable
+from decodekit.streamed import Streamable, written_out
 
 __version__ = "0.1.0"
 
@@ -130,4 +130,5 @@ __all__ = [
     "stream",
     "stream_batch",
     "verified",
+    "written_out",
 ]

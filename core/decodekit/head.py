@@ -51,8 +51,7 @@ class Head:
     ids: Tensor
     vocab_size: int
     complete: bool
-    _before: Callable[[], Tensor] | None = None
-    _step: Callable[[Tensor], Tensor] | None = None
+    _all: Callable[[], Tensor] | None = None
 
     @classmethod
     def of(cls, logits: Tensor, width: int = WIDTH) -> "Head":
@@ -60,7 +59,7 @@ class Head:
         vocab_size = logits.shape[-1]
         width = min(max(1, width), vocab_size)
         largest, ids = _largest(logits, width)
-        return cls(largest, ids, vocab_size, complete=width == vocab_size, before=lambda: logits)
+        return cls(largest, ids, vocab_size, complete=width == vocab_size, all=lambda: logits)
 
     def grown(self) -> "Head":
         """The head of the same rows, many times as wide."""
@@ -68,14 +67,12 @@ class Head:
 
     def to(self, logits: Tensor, whole: Callable[[Tensor], Tensor]) -> "Head":
         """The head after a step that keeps the order; ``whole`` is the same step for all logits."""
-        return Head(logits, self.ids, self.vocab_size, self.complete, lambda: self.whole, whole)
+        return Head(logits, self.ids, self.vocab_size, self.complete, lambda: whole(self.whole))
 
     @cached_property
     def whole(self) -> Tensor:
         """Every possible logit of the rows, [B, V] or [B, C], in whatever order."""
-        if self.complete or self._before is None:
-            return self.logits
-        return self._before() if self._step is None else self._step(self._before())
+        return self.logits if self.complete or self._all is None else self._all()
 
     @property
     def largest(self) -> Tensor:
@@ -86,17 +83,7 @@ class Head:
     def log_total(self) -> Tensor:
         """The logarithm of the sum of all exponentials of each row, [B, 1]: exact, not of the head alone."""
         # `logsumexp` would look for the largest once more.
-        return self._below().exp_().sum(dim=-1, keepdim=True).log_() + self.largest
-
-    def _below(self) -> Tensor:
-        """How far every possible logit is from the largest, in a tensor of its own."""
-        if self.complete or self._before is None or self._step is None or "whole" in self.__dict__:
-            return self.whole.sub(self.largest)
-        given = self._before()
-        made = self._step(given)
-        if made.requires_grad or made.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
-            return made.sub(self.largest)
-        return made.sub_(self.largest)  # nobody else has it; a copy costs as much as the exponentials
+        return self.whole.sub(self.largest).exp_().sum(dim=-1, keepdim=True).log_() + self.largest
 
     @cached_property
     def probs(self) -> Tensor:
@@ -194,7 +181,7 @@ class Head:
     def select(self, rows: Tensor | slice) -> "Head":
         """The given rows."""
         given = self.logits[rows], self.ids[rows], self.vocab_size, self.complete
-        return Head(*given) if self.complete else Head(*given, lambda: self.whole, lambda whole: whole[rows])
+        return Head(*given) if self.complete else Head(*given, lambda: self.whole[rows])
 
 
 def _largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:

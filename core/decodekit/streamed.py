@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from decodekit.kernels import NotCompilableError
 
-__all__ = ["Streamable", "StreamedLinear", "accumulator", "attention", "is_streamable", "whole"]
+__all__ = ["Streamable", "StreamedLinear", "accumulator", "attention", "is_streamable", "written_out"]
 
 
 @runtime_checkable
@@ -21,7 +21,10 @@ class Streamable(Protocol):
     """A linear layer that knows how to be read once, e.g. a quantized one."""
 
     def stream(self, x: Tensor) -> Tensor:
-        """The products [N] of its weight with one token ``x`` [K], both float32; its bias is not added."""
+        """The products [N] of its weight with one token ``x`` [K], both float32; its bias is not added.
+
+        What is computed of ``x`` first and used for every row belongs into `written_out`.
+        """
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
@@ -29,8 +32,9 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def whole(x: Tensor) -> Tensor:
-    """The same values, which the compiler is to write out: else it computes them again for every use."""
+def written_out(x: Tensor) -> Tensor:
+    """The same values, which torch's compiler is to write out: else it computes them again for every use."""
+    x = x.contiguous()
     return torch.as_strided(x, x.shape, x.stride())
 
 
@@ -61,7 +65,7 @@ class StreamedLinear(nn.Module):
         wide = rows.to(accumulator(x.dtype))
         if not isinstance(count, int) or count < self.slots:
             wide = nn.functional.pad(wide, (0, 0, 0, self.slots - count))
-        wide = whole(wide.contiguous())
+        wide = written_out(wide)
         products = torch.stack([self._row(wide[slot]) for slot in range(self.slots)])[:count]
         bias = getattr(self.linear, "bias", None)
         result = products if bias is None else products + bias
@@ -111,11 +115,11 @@ def attention(
     groups = key.shape[1]
     kind = accumulator(query.dtype)
     query = query.to(kind) * (scaling if scaling is not None else size**-0.5)
-    query = whole(query.reshape(batch, groups, heads // groups, count, size).contiguous())
+    query = written_out(query.reshape(batch, groups, heads // groups, count, size))
     scores = (query[..., None, :] * key[:, :, None, None].to(kind)).sum(-1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     scores = scores.masked_fill(~attention_mask[:, :, None], torch.finfo(kind).min)
-    weights = whole(torch.softmax(scores, dim=-1))
+    weights = written_out(torch.softmax(scores, dim=-1))
     result = (weights[..., None] * value[:, :, None, None].to(kind)).sum(-2)
     return result.reshape(batch, heads, count, -1).to(value.dtype).transpose(1, 2), None

@@ -4,22 +4,13 @@ import difflib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-import torch
 from decodekit import CapabilityError, ParameterError
-from torch import Tensor, nn
+from torch import nn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = [
-    "as_words",
-    "check_groups",
-    "check_skipped",
-    "is_skipped",
-    "laid_out",
-    "replace_linears",
-    "streams_words",
-]
+__all__ = ["check_groups", "check_skipped", "is_skipped", "replace_linears"]
 
 
 def is_skipped(name: str, skip_modules: tuple[str, ...]) -> bool:
@@ -99,22 +90,3 @@ def _linears(
         skipped = is_skipped(name, skip_modules)
         if type(module) is nn.Linear and not skipped and (output_layer or module is not head):
             yield name, module
-
-
-def streams_words(x: Tensor) -> bool:
-    """Whether the step on ``x`` is compiled for AVX2 and should read `as_words`.
-
-    There the compiler loads single bytes by way of the stack, which takes longer than all arithmetic.
-    """
-    return x.is_cpu and torch.backends.cpu.get_cpu_capability() == "AVX2"
-
-
-def as_words(weight: Tensor) -> Tensor:
-    """A weight of single bytes [N, K] as int32 [N, K / 4], the first byte in the lowest bits."""
-    return weight.view(torch.float32).view(torch.int32)  # of all types floats are loaded best
-
-
-def laid_out(x: Tensor) -> Tensor:
-    """The same values, written out in this order: else the compiler gathers them again for every weight."""
-    x = x.contiguous()
-    return torch.as_strided(x, x.shape, x.stride())

@@ -5,16 +5,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 import torch
-from decodekit import QuantBackend, QuantLaws, param
+from decodekit import QuantBackend, QuantLaws, param, written_out
 from torch import Tensor, nn
 
-from decodekit_quant_backends._linears import (
-    as_words,
-    check_groups,
-    laid_out,
-    replace_linears,
-    streams_words,
-)
+from decodekit_quant_backends._linears import check_groups, replace_linears
+from decodekit_quant_backends._packed import BYTES, as_words, int4_codes, products, reads_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -83,7 +78,7 @@ class Int4Linear(nn.Module):
 
     def stream(self, x: Tensor) -> Tensor:
         """[N] from one token [K], for a compiled step."""
-        if streams_words(x):
+        if reads_words(x):
             return self._in_words(x)
         low, high = self._halves(x.dtype)
         first, second = x.chunk(2)
@@ -93,15 +88,12 @@ class Int4Linear(nn.Module):
         """`stream` by words of four bytes, whose codes of one half are in one group."""
         groups = self.scale.shape[1]
         words = as_words(self.weight).view(self.out_features, groups // 2, -1)
-        mine = x.view(groups, -1, 4)  # the groups of the first half of the columns, then those of the second
-        four = laid_out(mine.view(2, groups // 2, -1, 4).permute(0, 3, 1, 2))
-        halves = []
-        for half in range(2):
-            codes = [(words >> (8 * byte + 4 * half)) & 15 for byte in range(4)]
-            first, *others = (code.float() * four[half, byte] for byte, code in enumerate(codes))
-            halves.append(sum(others, start=first).sum(-1))
-        weighed = torch.cat(halves, dim=1) * self.scale.float()
-        return (weighed + mine.sum((-1, -2)) * self.least.float()).sum(-1)
+        # The groups of the first half of the columns, then those of the second.
+        grouped = x.view(groups, -1, BYTES)
+        by_half = written_out(grouped.view(2, groups // 2, -1, BYTES).permute(0, 3, 1, 2))
+        of_codes = torch.cat([products(int4_codes(words, half), by_half[half]) for half in range(2)], dim=1)
+        of_least = grouped.sum((-1, -2)) * self.least.float()
+        return (of_codes * self.scale.float() + of_least).sum(-1)
 
     def _halves(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The weight's first and last K / 2 columns."""

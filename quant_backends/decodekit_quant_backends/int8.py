@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 import torch
-from decodekit import QuantBackend, QuantLaws, param
+from decodekit import QuantBackend, QuantLaws, param, written_out
 from torch import Tensor, nn
 
-from decodekit_quant_backends._linears import as_words, laid_out, replace_linears, streams_words
+from decodekit_quant_backends._linears import replace_linears
+from decodekit_quant_backends._packed import BYTES, as_words, int8_codes, products, reads_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,8 +63,7 @@ class Int8Linear(nn.Module):
 
     def stream(self, x: Tensor) -> Tensor:
         """[N] from one token [K], for a compiled step."""
-        if streams_words(x) and self.in_features % 4 == 0:
-            words, four = as_words(self.weight), laid_out(x.view(-1, 4).t())
-            first, *others = (((words << (24 - 8 * byte)) >> 24).float() * four[byte] for byte in range(4))
-            return sum(others, start=first).sum(-1) * self.scale
+        if reads_words(x) and self.in_features % BYTES == 0:
+            by_byte = written_out(x.view(-1, BYTES).t())
+            return products(int8_codes(as_words(self.weight)), by_byte) * self.scale
         return (self.weight.to(x.dtype) * x).sum(-1) * self.scale

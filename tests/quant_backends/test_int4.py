@@ -44,7 +44,7 @@ def test_sixteen_equidistant_values_are_kept_exactly():
 @pytest.mark.parametrize("cpu", ["AVX2", "AVX512"])
 @pytest.mark.parametrize("group_size", [32, 64])
 @pytest.mark.parametrize("bias", [True, False])
-def test_what_a_compiled_step_streams_is_the_forward(bias, group_size, cpu, monkeypatch):
+def test_what_is_streamed_is_the_forward_in_either_form(bias, group_size, cpu, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
     quantized = Int4Linear(nn.Linear(256, 9, bias=bias), group_size)
     x = torch.randn(256)

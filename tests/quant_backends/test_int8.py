@@ -30,7 +30,7 @@ def test_weights_are_off_by_half_a_step_of_their_row_at_most():
 @pytest.mark.parametrize("cpu", ["AVX2", "AVX512"])
 @pytest.mark.parametrize("size", [64, 62])
 @pytest.mark.parametrize("bias", [True, False])
-def test_what_a_compiled_step_streams_is_the_forward(bias, size, cpu, monkeypatch):
+def test_what_is_streamed_is_the_forward_in_either_form(bias, size, cpu, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
     quantized = Int8Linear(nn.Linear(size, 9, bias=bias))
     x = torch.randn(size)
