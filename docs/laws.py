@@ -75,11 +75,10 @@ def found(cls: Any) -> list[str]:
     return [WORDS[run_check(check, subject, EXAMPLES).outcome] for check in SEARCHED]
 
 
-def _witness(one: str, other: str) -> str | None:
-    """A row on which the order makes a difference; looked for from either side, which draws other inputs."""
-    first, second = (dk.processors()[name].cls for name in (one, other))
-    found = order_witness(first, second, profile="thorough")
-    return found or order_witness(second, first, profile="thorough")
+def _matters(one: str, other: str) -> bool:
+    """Whether the kit finds a row on which their order makes a difference, in either of two searches."""
+    pair = [dk.processors()[name].cls for name in (one, other)]
+    return any(order_witness(*names, profile="thorough") for names in itertools.permutations(pair))
 
 
 def orders() -> list[str]:
@@ -88,7 +87,7 @@ def orders() -> list[str]:
     lines = ["", "## Does their order make a difference?", "", ORDER]
     lines += [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     words = {
-        frozenset(pair): "yes" if _witness(*pair) else "no" for pair in itertools.combinations(ORDERED, 2)
+        frozenset(pair): "yes" if _matters(*pair) else "no" for pair in itertools.combinations(ORDERED, 2)
     }
     for name in ORDERED:
         cells = [words.get(frozenset({name, other}), "") for other in ORDERED]

@@ -10,10 +10,10 @@ from torch import Tensor
 from decodekit.chain import Chain, wide
 from decodekit.errors import PluginError
 from decodekit.finite import check_raw, check_scores
-from decodekit.glimpse import glimpse, row_index
+from decodekit.glimpse import glimpse
 from decodekit.head import Head
 from decodekit.history import History
-from decodekit.row import Row, row_numbers
+from decodekit.row import Row, row_index, row_numbers
 from decodekit.scores import Memory, Part, Scores, Unread
 from decodekit.small import small
 
@@ -283,15 +283,22 @@ def _shortly(
 ) -> Scores | None:
     """The short way, if there is one; rows of which it is not sure look at more, and then at all."""
 
-    def careful(some: list[int]) -> Scores:
-        given = chains, [rows[row] for row in some], lambda: history().select(some), logits[some]
-        wider = _shortly(*given, widths[1:]) if len(widths) > 1 else None
-        return wider if wider is not None else _carefully(*given, [()] * len(some))[0]
+    def careful(unsure: list[int]) -> Scores:
+        own_rows, own_logits = [rows[row] for row in unsure], logits[row_index(unsure, logits.device)]
+
+        def own_history() -> History:
+            return history().select(unsure)
+
+        if len(widths) > 1:
+            wider = _shortly(chains, own_rows, own_history, own_logits, widths[1:])
+            if wider is not None:
+                return wider
+        return _carefully(chains, own_rows, own_history, own_logits, [()] * len(unsure))[0]
 
     numbers = [row.chain for row in rows]
-    hidden = [row for row, number in enumerate(numbers) if chains[number].opening]
-    if hidden:  # what stands before the opening may hide what is wrong with the logits
-        check_raw(chains, [rows[row] for row in hidden], logits[row_index(hidden, logits.device)])
+    late = [row for row, number in enumerate(numbers) if chains[number].opening]
+    if late:  # what stands before the opening may hide what is wrong with the logits
+        check_raw(chains, [rows[row] for row in late], logits[row_index(late, logits.device)])
     return glimpse(chains, numbers, logits, history, careful, widths[0])
 
 
@@ -328,7 +335,7 @@ def _in_groups(
     memories: list[list[Memory]] = [[] for _ in rows]
     heads = _heads(chains, groups, logits)
     for number, members in groups.items():
-        own = heads[number] if number in heads else logits[members]
+        own = heads[number] if number in heads else logits[row_index(members, logits.device)]
         scores, kept = chains[number].run(
             own, history.select(members), [states[member] for member in members]
         )
@@ -344,9 +351,8 @@ def _heads(chains: Sequence[Chain], groups: dict[int, list[int]], logits: Tensor
     if not begin:
         return {}
     places = [member for members in begin.values() for member in members]
-    index = torch.tensor(places, device=logits.device)
-    all_rows = places == list(range(len(logits)))
-    head = Head.of(wide(logits if all_rows else logits[index]), max(chains[number].reach for number in begin))
+    own = logits[row_index(places, logits.device)]
+    head = Head.of(wide(own), max(chains[number].reach for number in begin))
     found, start = {}, 0
     for number, members in begin.items():
         found[number] = head.select(slice(start, start + len(members)))

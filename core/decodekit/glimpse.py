@@ -20,10 +20,10 @@ from decodekit.head import Head
 from decodekit.history import History, no_history
 from decodekit.processor import Processor
 from decodekit.randomness import Field
-from decodekit.row import Row
+from decodekit.row import Row, row_index
 from decodekit.scores import BLUR, Part, Scores
 
-__all__ = ["Glimpse", "glimpse", "row_index", "side_by_side"]
+__all__ = ["Glimpse", "glimpse", "side_by_side"]
 
 
 class Glimpse(Scores):
@@ -120,7 +120,8 @@ def glimpse(
     found = Head.of(logits, max(least, *reaches)) if shared else None  # one search for several groups
     heads, surely = [], []
     for members in groups:
-        own, which = [numbers[row] for row in members], row_index(members, logits.device)
+        own = [numbers[row] for row in members]
+        which = row_index(members, logits.device)
         start = found.select(which) if found is not None and chains[own[0]].opening == 0 else logits[which]
         head, sure = _run(chains, own, start, functools.partial(_some, history, members), least)
         heads.append(head)
@@ -135,13 +136,6 @@ def side_by_side(chains: Sequence[Chain], rows: Sequence[Row]) -> list[int]:
 
 def _some(history: Callable[[], History], rows: list[int]) -> History:
     return history().select(rows)
-
-
-def row_index(rows: list[int], device: torch.device) -> Tensor | slice:
-    """An index of the rows; a slice where they stand side by side, which copies nothing."""
-    if rows[-1] - rows[0] == len(rows) - 1:
-        return slice(rows[0], rows[-1] + 1)
-    return torch.tensor(rows, device=device)
 
 
 def _in_order(groups: Sequence[Sequence[int]], head: Head, sure: Tensor) -> tuple[Head, Tensor]:

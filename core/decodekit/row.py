@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import torch
 from torch import Tensor
 
 from decodekit.errors import PluginError
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from decodekit.caches import RowCache
     from decodekit.traces import Trace
 
-__all__ = ["NEGATIVE", "TARGET", "Lanes", "Row", "give_free_slots", "row_numbers"]
+__all__ = ["NEGATIVE", "TARGET", "Lanes", "Row", "give_free_slots", "row_index", "row_numbers"]
 
 TARGET = "target"
 NEGATIVE = "negative"
@@ -131,6 +132,13 @@ def row_numbers(rows: Sequence[int] | Tensor, count: int) -> list[int]:
         )
         raise PluginError(message)
     return named
+
+
+def row_index(rows: Sequence[int], device: torch.device) -> Tensor | slice:
+    """An index of the rows; a slice where they stand side by side, which copies nothing."""
+    if rows and list(rows) == [*range(rows[0], rows[0] + len(rows))]:
+        return slice(rows[0], rows[0] + len(rows))
+    return torch.tensor(rows, dtype=torch.long, device=device)
 
 
 class Lanes(dict[int, int]):

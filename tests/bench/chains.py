@@ -29,34 +29,37 @@ TEXTS = (
     "def fibonacci(n):\n    if n < 2:\n        return n\n    return fibonacci(n - 1) + fibonacci(n",
     "Dear Sir or Madam, I am writing to complain about the service in your restaurant last Friday.",
 )
-WARPERS: dict[str, tuple[Any, ...]] = {
-    "temperature=0.8 > top_k=50 > top_p=0.95": (
-        20,
+WARPERS: dict[str, list[Any]] = {
+    "temperature=0.8 > top_k=50 > top_p=0.95": [
         theirs.TemperatureLogitsWarper(0.8),
         theirs.TopKLogitsWarper(50),
         theirs.TopPLogitsWarper(0.95),
-    ),
-    "temperature=0.8 > top_p=0.95": (8, theirs.TemperatureLogitsWarper(0.8), theirs.TopPLogitsWarper(0.95)),
-    "temperature=0.8 > min_p=0.05": (8, theirs.TemperatureLogitsWarper(0.8), theirs.MinPLogitsWarper(0.05)),
+    ],
+    "temperature=0.8 > top_p=0.95": [theirs.TemperatureLogitsWarper(0.8), theirs.TopPLogitsWarper(0.95)],
+    "temperature=0.8 > min_p=0.05": [theirs.TemperatureLogitsWarper(0.8), theirs.MinPLogitsWarper(0.05)],
 }
-"""By the text of a chain how many times as fast it is meant to be, and the same of transformers."""
+"""Chains, and what transformers has for them."""
+TARGETS = dict(zip(WARPERS, (20, 8, 8), strict=True))
+"""How many times as fast they are meant to be."""
 
 
 def chain_rows() -> dict[str, Comparison]:
     """The rows by name; the model's logits are taken when a row runs."""
     rows: dict[str, Comparison] = {}
-    for text, (target, *warpers) in WARPERS.items():
+    for text, warpers in WARPERS.items():
         base = functools.partial(_with_transformers, warpers)
         for name, noise in ((f"chain {text}, seed", SeededNoise), (f"chain {text}", _global_noise)):
-            rows[name] = _row("transformers", base, functools.partial(_steps, text, noise), target)
+            rows[name] = _row("transformers", base, functools.partial(_steps, text, noise), TARGETS[text])
     values = [f"temperature={0.7 + row / 50} > top_p=0.95" for row in range(ROWS)]
-    ours = functools.partial(_steps, values, SeededNoise, times=ROWS)
-    one_by_one = functools.partial(_one_by_one, values)
-    rows["chain temperature > top_p, values per row"] = _row("one value for all", one_by_one, ours)
+    rows["chain temperature > top_p, values per row"] = _row(
+        "one value for all",
+        functools.partial(_one_by_one, values),
+        functools.partial(_steps, values, SeededNoise, times=ROWS),
+    )
     sets = [*["temperature=0.8 > top_p=0.95"] * (ROWS - 1), "dry > temperature=0.8 > top_k=50 > min_p=0.05"]
-    ours = functools.partial(_steps, sets, SeededNoise)
-    apart = functools.partial(_apart, sets)
-    rows["chain sets of processors per row"] = _row("a batch for each set", apart, ours)
+    rows["chain sets of processors per row"] = _row(
+        "a batch for each set", functools.partial(_apart, sets), functools.partial(_steps, sets, SeededNoise)
+    )
     for text in ("repetition_penalty=1.1", "no_repeat_ngram_size=3", "dry", "frequency_penalty=0.5"):
         short, long = (functools.partial(_with_history, text, length) for length in (256, 16_384))
         rows[f"chain {text}, 16,384 tokens of history"] = _row("256 tokens", short, long)
@@ -122,7 +125,7 @@ def _steps(
 ) -> Run:
     """What a step does: checks, chain, draw, and the log-probability of the token."""
     texts = [texts] if isinstance(texts, str) else texts
-    given = given or _logits()
+    given = _logits() if given is None else given
     count = len(given[0])
     chains = [dk.Chain.parse(text).bind(dk.CallContext(vocab_size=VOCAB)) for text in texts]
     rows = [Row(prompt=i, slot=i, seed=i, chain=i % len(chains), prompt_tokens=[0]) for i in range(count)]

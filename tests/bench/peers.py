@@ -31,15 +31,21 @@ def _llama_cpp() -> Generate:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.n_parallel = str(gguf_file()), 512, 1
+    params.model.path = str(gguf_file())
+    params.n_ctx = 512
+    params.n_parallel = 1
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
     params.verbosity = 1  # errors only
     server = xllamacpp.Server(params)
-    length = {"max_tokens": NEW_TOKENS, "ignore_eos": True}
 
     def generate(prompt: Sequence[int]) -> int:
-        # With the cache of prompts the prompt of the last run would be reused.
-        asked = {"prompt": list(prompt), "temperature": 0, "cache_prompt": False, **length}
+        asked = {
+            "prompt": list(prompt),
+            "temperature": 0,
+            "max_tokens": NEW_TOKENS,
+            "ignore_eos": True,
+            "cache_prompt": False,  # or the prompt of the last run would be reused
+        }
         return server.handle_completions(asked)["usage"]["completion_tokens"]
 
     return generate
@@ -81,8 +87,10 @@ def _openvino() -> Generate:
     threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
     model = openvino_genai.LLMPipeline(str(gguf_file()), "CPU", **threads)
     config = openvino_genai.GenerationConfig()
-    config.max_new_tokens, config.ignore_eos = NEW_TOKENS, True
-    config.do_sample, config.apply_chat_template = False, False
+    config.max_new_tokens = NEW_TOKENS
+    config.ignore_eos = True
+    config.do_sample = False
+    config.apply_chat_template = False
 
     def generate(prompt: Sequence[int]) -> int:
         result = model.generate(openvino.Tensor(np.array([prompt], dtype=np.int64)), config)

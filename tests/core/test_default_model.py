@@ -16,6 +16,7 @@ from decodekit.load import load
 
 from tests.core.gguf_files import write_gguf
 
+THOROUGH = os.environ.get("DECODEKIT_TEST_PROFILE") == "thorough"
 CLEAR = "run `decodekit cache clear`"
 # A start that converts "slowly" and says so, for tests that need processes of their own.
 START = """
@@ -230,9 +231,16 @@ def test_the_first_start_says_on_stderr_what_it_does(cache, tiny_folder, tmp_pat
     assert "converts" not in capsys.readouterr().err
 
 
+@pytest.fixture(
+    params=["the user's", pytest.param("a new one", marks=pytest.mark.skipif(not THOROUGH, reason="20 s"))]
+)
+def any_cache(request, tmp_path, monkeypatch):
+    if request.param == "a new one":
+        monkeypatch.setenv("DECODEKIT_CACHE_DIR", str(tmp_path))
+
+
 @pytest.mark.real_model
-def test_the_real_conversion_gives_a_model_that_can_chat():
-    """What lies in the user's cache: converted by this checkout where the cache was empty, as in CI."""
+def test_the_default_model_can_chat(any_cache):
     model, tokenizer = load()
 
     chat = tokenizer.apply_chat_template(

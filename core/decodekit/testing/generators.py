@@ -52,24 +52,32 @@ VOCAB_SIZES = [*range(2, 7)] * 12 + [*range(7, 65)]
 """Numbers of tokens from 2 to 64, half of them small."""
 _LONGEST, _MOST = 8, 5
 """How long a prompt is at most, and what is generated after it."""
-_ROW, _TOKENS = 12, 2 + _LONGEST + _MOST
-"""How many bytes the choices of a row of logits take, and those of a row of tokens."""
+_CALL, _ROW = 14, 12
+"""How many bytes the choices of a call take at most, and those of a row but for its tokens."""
+
+
+def _size(bound: int) -> int:
+    """How many bytes a number below a bound takes."""
+    return max(1, -(-(bound - 1).bit_length() // 8))
 
 
 class Choices:
-    """Choices read from bytes; where those are 0, and behind their end, each is the first one.
+    """Choices read from bytes; where those are 0, each is the first one.
 
     Hypothesis makes bytes smaller to find a smaller example.
     """
 
     def __init__(self, data: bytes) -> None:
-        """Begin with the first byte."""
-        self._bytes = iter(data)
+        """Begin with the first byte; to read behind the last one is an `IndexError`."""
+        self._data, self._place = data, 0
 
     def below(self, bound: int) -> int:
-        """A number from 0 to ``bound`` - 1, which is at most 65,535."""
-        number = next(self._bytes, 0)
-        return (number if bound <= 256 else 256 * number + next(self._bytes, 0)) % bound
+        """A number from 0 to ``bound`` - 1."""
+        number = 0
+        for _ in range(_size(bound)):
+            number = 256 * number + self._data[self._place]
+            self._place += 1
+        return number % bound
 
     def among(self, items: Sequence[Made]) -> Made:
         """One of the items."""
@@ -92,9 +100,18 @@ class Choices:
         return torch.Generator().manual_seed(self.below(1_000))
 
 
-def chosen(make: Callable[[Choices], Made], rows: int) -> st.SearchStrategy[Made]:
-    """What is made of choices for ``rows`` rows."""
-    count = 8 + rows * (_ROW + _TOKENS)
+def chosen(
+    make: Callable[[Choices], Made], rows: int, *, vocab_size: int, tokens: int = _LONGEST + _MOST
+) -> st.SearchStrategy[Made]:
+    """What is made of choices.
+
+    Args:
+        make: makes it.
+        rows: how many rows it has at most.
+        vocab_size: the most tokens to choose from.
+        tokens: how many token ids a row has at most.
+    """
+    count = _CALL + rows * (_ROW + tokens * _size(vocab_size))
     return st.binary(min_size=count, max_size=count).map(lambda data: make(Choices(data)))
 
 
@@ -113,7 +130,7 @@ def logits(
         dtype = choices.among(dtypes)
         return torch.stack([logit_row(choices, vocab_size, distinct=distinct) for _ in range(rows)]).to(dtype)
 
-    return chosen(make, rows)
+    return chosen(make, rows, vocab_size=vocab_size, tokens=0)
 
 
 def logit_row(choices: Choices, vocab_size: int, *, distinct: bool = False) -> Tensor:
@@ -162,7 +179,7 @@ def prompts(vocab_size: int, *, longest: int = _LONGEST) -> st.SearchStrategy[li
     def make(choices: Choices) -> list[list[int]]:
         return [choices.tokens(vocab_size, 1, longest) for _ in range(1 + choices.below(4))]
 
-    return chosen(make, 4)
+    return chosen(make, 4, vocab_size=vocab_size, tokens=longest)
 
 
 def histories(vocab_size: int, rows: int, *, beyond: int = 0) -> st.SearchStrategy[History]:
@@ -172,7 +189,7 @@ def histories(vocab_size: int, rows: int, *, beyond: int = 0) -> st.SearchStrate
         drawn = [choices.sequence(vocab_size, beyond=beyond) for _ in range(rows)]
         return history_of(choices, vocab_size, drawn)
 
-    return chosen(make, rows)
+    return chosen(make, rows, vocab_size=vocab_size + beyond)
 
 
 def history_of(choices: Choices, vocab_size: int, rows: Sequences) -> History:
@@ -191,7 +208,7 @@ def pad_left(history: History, columns: int, pad: int) -> History:
 @functools.cache
 def contexts(vocab_size: int) -> st.SearchStrategy[CallContext]:
     """What a call knows: the vocabulary, up to two EOS ids, and perhaps the most tokens of a row."""
-    return chosen(lambda choices: context_of(choices, vocab_size), 1)
+    return chosen(lambda choices: context_of(choices, vocab_size), 0, vocab_size=vocab_size)
 
 
 def context_of(choices: Choices, vocab_size: int) -> CallContext:

@@ -239,4 +239,4 @@ def _calls(
         history = generators.history_of(choices, vocab_size, sequences)
         return context, torch.stack(logits).to(dtype), history
 
-    return generators.chosen(make, 3)
+    return generators.chosen(make, 3, vocab_size=max(generators.VOCAB_SIZES) + beyond)

@@ -121,3 +121,20 @@ def test_parameter_values_are_allowed(name, data):
 def test_a_required_parameter_without_a_range_has_no_values():
     info = attrs.evolve(params_of(Parameters)["free"], default=attrs.NOTHING)
     assert generators.parameter_values(info) is None
+
+
+@pytest.mark.parametrize("vocab_size", [5, 256, 300, 70_000])
+def test_the_last_token_of_a_long_prompt_is_chosen_like_the_first(vocab_size):
+    def found(batch):
+        return any(len(prompt) == 40 and prompt[-1] >= vocab_size * 3 // 4 for prompt in batch)
+
+    batches = generators.prompts(vocab_size, longest=40)
+    assert find(batches, found, settings=settings(max_examples=2_000, phases=[Phase.generate]))
+
+
+@given(st.integers(1, 10**6), st.binary(min_size=3, max_size=3))
+def test_a_choice_is_below_its_bound_and_no_choice_is_made_of_nothing(bound, data):
+    assert 0 <= generators.Choices(data).below(bound) < bound
+    assert generators.Choices(bytes(3)).below(bound) == 0
+    with pytest.raises(IndexError):
+        generators.Choices(b"").below(bound)
