@@ -18,6 +18,8 @@ __all__ = ["MOST_TOKENS", "Form", "Region"]
 MOST_TOKENS = 16
 """The most tokens of a pass that is faster as sums than as products of matrices."""
 
+_MANY = 8
+"""Kernels of so many tokens take longer to compile."""
 _VERSIONED = {"torch", "transformers", "decodekit"}
 """Packages whose versions, or the modules that matter, are in the name of every kernel."""
 
@@ -92,7 +94,8 @@ class Form:
         body = Traced(self._module, call)
         inputs, dynamic = example(shape, list(state_of(self._module).values()), hidden, call)
         passes = f"passes of {shape.slots} token{'s' * (shape.slots > 1)}"
-        with announced(f"{self._title} for {passes}: about 15 seconds, once on this machine"):
+        time = "about 15 seconds" if shape.slots < _MANY else "a minute, of 4-bit weights three"
+        with announced(f"{self._title} for {passes}: {time}, once on this machine"):
             compile_kernel(body, inputs, dynamic, path)
 
 

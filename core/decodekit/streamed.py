@@ -21,9 +21,10 @@ class Streamable(Protocol):
     """A linear layer that knows how to be read once, e.g. a quantized one."""
 
     def stream(self, x: Tensor) -> Tensor:
-        """The products [N] of its weight with one token ``x`` [K], both float32; its bias is not added.
+        """The products [n, N] of its weight with n tokens ``x`` [n, K], float32; its bias is not added.
 
-        What is computed of ``x`` first and used for every row belongs into `written_out`.
+        They are compiled for one n: a sum over K for each token makes one loop over the weight, which serves
+        all of them. What is computed of ``x`` first and used for every row belongs into `written_out`.
         """
 
 
@@ -66,16 +67,18 @@ class StreamedLinear(nn.Module):
         if not isinstance(count, int) or count < self.slots:
             wide = nn.functional.pad(wide, (0, 0, 0, self.slots - count))
         wide = written_out(wide)
-        products = torch.stack([self._row(wide[slot]) for slot in range(self.slots)])[:count]
+        products = self._products(wide)[:count]
         bias = getattr(self.linear, "bias", None)
         result = products if bias is None else products + bias
         return cast("Tensor", result.to(x.dtype).reshape(*x.shape[:-1], -1))
 
-    def _row(self, x: Tensor) -> Tensor:
+    def _products(self, x: Tensor) -> Tensor:
         if isinstance(self.linear, Conv1D):
-            return cast("Tensor", (self.linear.weight.to(x.dtype) * x[:, None]).sum(0))
+            weight = self.linear.weight.to(x.dtype)
+            return torch.stack([(weight * token[:, None]).sum(0) for token in x])
         if isinstance(self.linear, nn.Linear):
-            return (self.linear.weight.to(x.dtype) * x).sum(-1)
+            weight = self.linear.weight.to(x.dtype)
+            return torch.stack([(weight * token).sum(-1) for token in x])
         return cast("Streamable", self.linear).stream(x)
 
 

@@ -26,18 +26,18 @@ def as_words(weight: Tensor) -> Tensor:
 
 
 def int8_codes(words: Tensor) -> list[Tensor]:
-    """The signed bytes of words, lowest first: shifted to the top, and down again with their sign."""
-    return [(words << (24 - 8 * byte)) >> 24 for byte in range(BYTES)]
+    """The signed bytes of words, lowest first, as float32: shifted up, and down again with their sign."""
+    return [((words << (24 - 8 * byte)) >> 24).float() for byte in range(BYTES)]
 
 
 def int4_codes(words: Tensor, half: int) -> list[Tensor]:
-    """The lower (``half`` 0) or the higher 4 bits of each byte of words, lowest byte first."""
-    return [(words >> (8 * byte + 4 * half)) & 15 for byte in range(BYTES)]
+    """The lower (``half`` 0) or the higher 4 bits of each byte of words, lowest byte first, as float32."""
+    return [((words >> (8 * byte + 4 * half)) & 15).float() for byte in range(BYTES)]
 
 
 def products(codes: Sequence[Tensor], activations: Tensor) -> Tensor:
-    """The sums over K of codes [N, ..., K] times ``activations`` [BYTES, ..., K], in float32."""
-    total = codes[0].float() * activations[0]
+    """The sums over K of codes [N, ..., K] times ``activations`` [BYTES, ..., K] of one token, float32."""
+    total = codes[0] * activations[0]
     for code, own in zip(codes[1:], activations[1:], strict=True):
-        total = total + code.float() * own
+        total = total + code * own
     return total.sum(-1)

@@ -77,23 +77,28 @@ class Int4Linear(nn.Module):
         return nn.functional.linear(x, torch.cat(self._halves(x.dtype), dim=1), self.bias)
 
     def stream(self, x: Tensor) -> Tensor:
-        """[N] from one token [K], for a compiled step."""
+        """[n, N] from n tokens [n, K], for a compiled step."""
         if reads_words(x):
             return self._in_words(x)
         low, high = self._halves(x.dtype)
-        first, second = x.chunk(2)
-        return (low * first + high * second).sum(-1)
+        first, second = x.chunk(2, dim=1)
+        return torch.stack([(low * one + high * two).sum(-1) for one, two in zip(first, second, strict=True)])
 
     def _in_words(self, x: Tensor) -> Tensor:
         """`stream` by words of four bytes, whose codes of one half are in one group."""
-        groups = self.scale.shape[1]
+        count, groups = len(x), self.scale.shape[1]
         words = as_words(self.weight).view(self.out_features, groups // 2, -1)
+        codes = [int4_codes(words, half) for half in range(2)]
         # The groups of the first half of the columns, then those of the second.
-        grouped = x.view(groups, -1, BYTES)
-        by_half = written_out(grouped.view(2, groups // 2, -1, BYTES).permute(0, 3, 1, 2))
-        of_codes = torch.cat([products(int4_codes(words, half), by_half[half]) for half in range(2)], dim=1)
-        of_least = grouped.sum((-1, -2)) * self.least.float()
-        return (of_codes * self.scale.float() + of_least).sum(-1)
+        grouped = x.view(count, groups, -1, BYTES)
+        by_byte = written_out(grouped.view(count, 2, groups // 2, -1, BYTES).permute(0, 1, 4, 2, 3))
+        totals = written_out(grouped.sum((-1, -2)))
+        scale, least = self.scale.float(), self.least.float()
+        results = []
+        for token in range(count):
+            of_codes = [products(own, by_byte[token, half]) for half, own in enumerate(codes)]
+            results.append((torch.cat(of_codes, dim=1) * scale + totals[token] * least).sum(-1))
+        return torch.stack(results)
 
     def _halves(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The weight's first and last K / 2 columns."""

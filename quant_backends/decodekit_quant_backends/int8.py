@@ -62,8 +62,10 @@ class Int8Linear(nn.Module):
         return result if self.bias is None else result + self.bias
 
     def stream(self, x: Tensor) -> Tensor:
-        """[N] from one token [K], for a compiled step."""
+        """[n, N] from n tokens [n, K], for a compiled step."""
         if reads_words(x) and self.in_features % BYTES == 0:
-            by_byte = written_out(x.view(-1, BYTES).t())
-            return products(int8_codes(as_words(self.weight)), by_byte) * self.scale
-        return (self.weight.to(x.dtype) * x).sum(-1) * self.scale
+            by_byte = written_out(x.view(len(x), -1, BYTES).transpose(1, 2))
+            codes = int8_codes(as_words(self.weight))
+            return torch.stack([products(codes, token) for token in by_byte]) * self.scale
+        weight = self.weight.to(x.dtype)
+        return torch.stack([(weight * token).sum(-1) for token in x]) * self.scale

@@ -47,7 +47,7 @@ def test_sixteen_equidistant_values_are_kept_exactly():
 def test_what_is_streamed_is_the_forward_in_either_form(bias, group_size, cpu, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
     quantized = Int4Linear(nn.Linear(256, 9, bias=bias), group_size)
-    x = torch.randn(256)
+    x = torch.randn(3, 256)
     streamed = quantized.stream(x) + (quantized.bias if bias else 0)
     torch.testing.assert_close(streamed, quantized(x))
 

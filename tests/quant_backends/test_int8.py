@@ -33,7 +33,7 @@ def test_weights_are_off_by_half_a_step_of_their_row_at_most():
 def test_what_is_streamed_is_the_forward_in_either_form(bias, size, cpu, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
     quantized = Int8Linear(nn.Linear(size, 9, bias=bias))
-    x = torch.randn(size)
+    x = torch.randn(3, size)
     streamed = quantized.stream(x) + (quantized.bias if bias else 0)
     torch.testing.assert_close(streamed, quantized(x))
 

@@ -19,7 +19,7 @@ def test_the_compiled_stream_is_the_forward(make, cpu, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
     layer = make(nn.Linear(192, 24, bias=False))
     layer.weight.view(torch.uint8)[0, :4] = torch.tensor([0x80, 0x7F, 0xFF, 0x01], dtype=torch.uint8)  # signs
-    x = torch.randn(192)
+    x = torch.randn(2, 192)
     torch._dynamo.reset()
     with torch.no_grad():
         compiled = torch.compile(layer.stream, fullgraph=True)(x)
