@@ -52,8 +52,8 @@ def check_scores(chains: Sequence[Chain], rows: Sequence[Row], scores: Scores) -
         message = f"the chain {chain} leaves no token for {_place(row)}; loosen one of its processors"
         raise EmptySupportError(message)
     message = (
-        f"the chain {chain} gave NaN or +inf for {_place(row)}; "
-        "decodekit.testing.check_processor says which of its processors does"
+        f"the chain {chain} gave NaN or +inf for {_place(row)}: a processor left no token to one that "
+        "normalises (loosen it), or gives such numbers itself (decodekit.testing.check_processor says which)"
     )
     raise NonFiniteLogitsError(message)
 
