@@ -267,8 +267,11 @@ def _process_column(
 ) -> tuple[Scores, list[list[Memory]]]:
     """Process logits [B, V], the short way if there is one."""
     if not any(states):
-        given = chains, rows, history, logits
-        short = small(*given, lambda: _carefully(*given, states)[0]) or _shortly(*given)
+        short: Scores | None = small(
+            chains, rows, history, logits, lambda: _carefully(chains, rows, history, logits, states)[0]
+        )
+        if short is None:
+            short = _shortly(chains, rows, history, logits)
         if short is not None:
             return short, [[] for _ in rows]
     return _carefully(chains, rows, history, logits, states)

@@ -51,7 +51,7 @@ class Head:
     ids: Tensor
     vocab_size: int
     complete: bool
-    _all: Callable[[], Tensor] | None = None
+    _full: Callable[[], Tensor] | None = None
 
     @classmethod
     def of(cls, logits: Tensor, width: int = WIDTH) -> "Head":
@@ -59,7 +59,7 @@ class Head:
         vocab_size = logits.shape[-1]
         width = min(max(1, width), vocab_size)
         largest, ids = _largest(logits, width)
-        return cls(largest, ids, vocab_size, complete=width == vocab_size, all=lambda: logits)
+        return cls(largest, ids, vocab_size, complete=width == vocab_size, full=lambda: logits)
 
     def grown(self) -> "Head":
         """The head of the same rows, many times as wide."""
@@ -72,7 +72,7 @@ class Head:
     @cached_property
     def whole(self) -> Tensor:
         """Every possible logit of the rows, [B, V] or [B, C], in whatever order."""
-        return self.logits if self.complete or self._all is None else self._all()
+        return self.logits if self.complete or self._full is None else self._full()
 
     @property
     def largest(self) -> Tensor:

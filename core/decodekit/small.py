@@ -95,7 +95,8 @@ def small(
         return None
     if chain.opening:  # what stands before may hide what is wrong
         check_raw(chains, rows, logits)
-    scores, nothing = wide(logits), no_history(len(rows), logits.device)
-    for place, processor in enumerate(chain.active):
-        scores = applied(processor, scores, history() if place < chain.opening else nothing)
+    seen = history() if chain.opening else no_history(len(rows), logits.device)
+    scores = wide(logits)
+    for processor in chain.active:
+        scores = applied(processor, scores, seen)
     return Small(scores, careful)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["as_words", "int4_codes", "int8_codes", "products", "reads_words"]
+__all__ = ["BYTES", "as_words", "int4_codes", "int8_codes", "products", "reads_words"]
 
 BYTES = 4
 """Of a word."""

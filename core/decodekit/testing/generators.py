@@ -69,7 +69,8 @@ class Choices:
 
     def __init__(self, data: bytes) -> None:
         """Begin with the first byte; to read behind the last one is an `IndexError`."""
-        self._data, self._place = data, 0
+        self._data = data
+        self._place = 0
 
     def below(self, bound: int) -> int:
         """A number from 0 to ``bound`` - 1."""
