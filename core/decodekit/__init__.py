@@ -54,6 +54,7 @@ from decodekit.row import Row
 from decodekit.strategy import Capability, Strategy, StrategyLaws
 from decodekit.stream import FinishedEvent, ResultEvent, TokenEvent, stream
 from decodekit.streamed import Streamable, written_out
+from decodekit.wide import wide_product
 
 __version__ = "0.1.0"
 
@@ -130,5 +131,6 @@ __all__ = [
     "stream",
     "stream_batch",
     "verified",
+    "wide_product",
     "written_out",
 ]

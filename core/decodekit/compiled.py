@@ -2,7 +2,8 @@
 
 The twin has the model's own modules and shares its weights; in the place of each decoder layer, and of the
 output layer, stands a kernel of `decodekit.kernels`, made from that very layer with its linear layers and
-its attention in the form of `decodekit.streamed`. Prompts go through the model itself.
+its attention in the form of `decodekit.streamed`. Prompts and passes of many tokens go through the model
+itself, or through another twin where the CPU can't calculate in the model's type (`decodekit.wide`).
 """
 
 import contextlib
@@ -22,9 +23,10 @@ from decodekit.caches import new_cache
 from decodekit.errors import DecodekitWarning
 from decodekit.kernels import NotCompilableError
 from decodekit.regions import MOST_TOKENS, Form, Region
-from decodekit.streamed import StreamedLinear, is_streamable
+from decodekit.streamed import StreamedLinear, is_plain_linear, is_streamable
 from decodekit.tracing import plain_values
 from decodekit.transformers_hooks import hooked_part
+from decodekit.wide import WideLinear, has_arithmetic
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -95,7 +97,7 @@ def compiled_step(model: "PreTrainedModel") -> "CompiledStep":
     made_of = _made_of(model)
     step = _STEPS.get(model)
     if step is None or step.made_of != made_of:  # kernels take modules and weights for what they were
-        step = _STEPS[model] = CompiledStep(*_twin(model), made_of)
+        step = _STEPS[model] = CompiledStep(*_with_kernels(model), _wide(model), made_of)
     return step
 
 
@@ -110,21 +112,34 @@ def _made_of(model: "PreTrainedModel") -> list[Any]:
 
 
 class CompiledStep:
-    """Runs passes of at most ``most`` tokens in the place of a model."""
+    """Runs passes of at most ``most`` tokens in the place of a model, and perhaps the larger ones."""
 
     most = MOST_TOKENS
 
-    def __init__(self, twin: "PreTrainedModel", forms: Sequence[Form], made_of: Sequence[Any] = ()) -> None:
-        """Take a twin whose layers are compiled, their forms, and what tells its weights from others."""
-        self._twin, self._forms, self.made_of = twin, forms, made_of
+    def __init__(
+        self,
+        twin: "PreTrainedModel",
+        forms: Sequence[Form],
+        wide: "PreTrainedModel | None" = None,
+        made_of: Sequence[Any] = (),
+    ) -> None:
+        """Take what runs the passes.
+
+        Args:
+            twin: with kernels, for passes after a prompt.
+            forms: of its kernels.
+            wide: for prompts and large passes; left out, the model runs them itself.
+            made_of: what tells the weights from others.
+        """
+        self._twin, self._forms, self._wide, self.made_of = twin, forms, wide, made_of
         self._ready: set[tuple[int, int]] = set()
 
-    def takes(self, batch: int, count: int) -> bool:
-        """Whether a pass over [B, n] tokens is for it."""
-        return batch * count <= self.most
+    def for_pass(self, batch: int, count: int, *, prompt: bool) -> "Callable[..., Any] | None":
+        """What runs a pass over [B, n] tokens; None is the model itself."""
+        return self._wide if prompt or batch * count > self.most else self
 
     def __call__(self, **inputs: Any) -> Any:
-        """The model's output."""
+        """The model's output, of a pass of a few tokens after a prompt."""
         try:
             return self._twin(**inputs)
         finally:
@@ -171,21 +186,26 @@ class CompiledStep:
                 form.exact = False
 
 
-def _twin(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":
-    """A model of the same modules and weights, with kernels in the place of its layers."""
-    _check_parts(model)
+def _twin(model: "PreTrainedModel") -> "PreTrainedModel":
+    """A model of modules of its own, which share their weights with another."""
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     try:
-        twin: PreTrainedModel = copy.deepcopy(model, shared)
+        return copy.deepcopy(model, shared)
     except Exception as error:
         message = f"its modules can't be copied ({type(error).__name__}: {error})"
         raise NotCompilableError(message) from error
+
+
+def _with_kernels(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":
+    """A twin with kernels in the place of its layers."""
+    _check_parts(model)
+    twin = _twin(model)
     twin.config._attn_implementation = _NAME
     kind = type(model).__name__
     forms: dict[str, Form] = {}
     layers = _layers(twin)
     for number, layer in enumerate(layers):
-        _stream_linears(layer)
+        _replace(layer, is_streamable, StreamedLinear)
         form = Form(layer, model.config, f"the decoder layer of {kind}")
         own = next((n for x in layer.modules() if isinstance(n := vars(x).get("layer_idx"), int)), number)
         layers[number] = Region(layer, forms.setdefault(form.key, form), own)
@@ -195,6 +215,15 @@ def _twin(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":
         form = Form(streaming, None, f"the output layer of {kind}")
         twin.set_output_embeddings(Region(streaming, forms.setdefault(form.key, form)))
     return twin, list(forms.values())
+
+
+def _wide(model: "PreTrainedModel") -> "PreTrainedModel | None":
+    """A twin with wide linear layers, where the model's own are slow for want of arithmetic in its type."""
+    if has_arithmetic(model.device, model.dtype):
+        return None
+    twin = _twin(model)
+    _replace(twin, is_plain_linear, WideLinear)
+    return twin
 
 
 def _check(model: "PreTrainedModel") -> None:
@@ -250,8 +279,11 @@ def _layers(twin: "PreTrainedModel") -> nn.ModuleList:
     return lists[0]
 
 
-def _stream_linears(layer: nn.Module) -> None:
-    for module in list(layer.modules()):
-        for name, child in list(module.named_children()):
-            if is_streamable(child):
-                setattr(module, name, StreamedLinear(child))
+def _replace(
+    module: nn.Module, chosen: Callable[[nn.Module], bool], kind: Callable[[nn.Module], nn.Module]
+) -> None:
+    """Put a module of a kind in the place of each chosen one within a module."""
+    for part in list(module.modules()):
+        for name, child in list(part.named_children()):
+            if chosen(child):
+                setattr(part, name, kind(child))

@@ -50,7 +50,7 @@ class Session:
         pads: how many slots on the left of each row are padding.
         forward_passes, tokens_fed: counters; padding is not counted.
         inputs: what the model is given beside tokens, for the rows as they stand.
-        compiled: in place of the model, for the passes that it takes; not those that feed a prompt.
+        compiled: in place of the model, for the passes that it takes.
         prompt: what the layers said at every column of the first pass, when that was asked for; its logits
             are empty.
         encoder_outputs: what the encoder said of every prompt, of an encoder-decoder model.
@@ -242,9 +242,9 @@ class Session:
         if asked.hidden or self.heads is not None:
             inputs["output_hidden_states"] = True if asked.hidden else -1  # -1: of the last layer only
         inputs |= {"output_attentions": True} if asked.attentions else {}
-        fast = None if prompt else self.compiled
-        run = fast if fast is not None and fast.takes(len(tokens), count) else self.model
-        output = run(**inputs, return_dict=True)
+        step = self.compiled
+        run = step.for_pass(len(tokens), count, prompt=prompt) if step is not None else None
+        output = (run or self.model)(**inputs, return_dict=True)
         if self._names.updates:
             self.inputs = attrs.evolve(self.inputs, given=carry_on(self.model, output, self.inputs.given))
         if self.heads is not None:

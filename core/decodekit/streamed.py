@@ -13,7 +13,15 @@ from transformers.pytorch_utils import Conv1D
 
 from decodekit.kernels import NotCompilableError
 
-__all__ = ["Streamable", "StreamedLinear", "accumulator", "attention", "is_streamable", "written_out"]
+__all__ = [
+    "Streamable",
+    "StreamedLinear",
+    "accumulator",
+    "attention",
+    "is_plain_linear",
+    "is_streamable",
+    "written_out",
+]
 
 
 @runtime_checkable
@@ -39,10 +47,14 @@ def written_out(x: Tensor) -> Tensor:
     return torch.as_strided(x, x.shape, x.stride())
 
 
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer with an ordinary weight."""
+    return type(module) in (nn.Linear, Conv1D) and type(module.weight) is nn.Parameter
+
+
 def is_streamable(module: nn.Module) -> bool:
     """Whether `StreamedLinear` can stand in for a module."""
-    plain = type(module) in (nn.Linear, Conv1D) and type(module.weight) is nn.Parameter
-    return plain or isinstance(module, Streamable)
+    return is_plain_linear(module) or isinstance(module, Streamable)
 
 
 class StreamedLinear(nn.Module):

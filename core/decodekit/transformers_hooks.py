@@ -294,9 +294,9 @@ class OneToken:
 
     run: Callable[..., Any]
 
-    def takes(self, batch: int, count: int) -> bool:
-        """Whether a pass over [B, n] tokens is for it."""
-        return count == 1
+    def for_pass(self, batch: int, count: int, *, prompt: bool) -> "OneToken | None":
+        """What runs a pass over [B, n] tokens; None is the model itself."""
+        return self if count == 1 and not prompt else None
 
     def __call__(self, **inputs: Any) -> Any:
         """The model's output."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import torch
-from decodekit import QuantBackend, QuantLaws, param, written_out
+from decodekit import QuantBackend, QuantLaws, param, wide_product, written_out
 from torch import Tensor, nn
 
 from decodekit_quant_backends._linears import check_groups, replace_linears
@@ -74,7 +74,8 @@ class Int4Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., N] from [..., K]."""
-        return nn.functional.linear(x, torch.cat(self._halves(x.dtype), dim=1), self.bias)
+        result = wide_product(x, self.out_features, self._rows)
+        return result if self.bias is None else result + self.bias
 
     def stream(self, x: Tensor) -> Tensor:
         """[n, N] from n tokens [n, K], for a compiled step."""
@@ -99,6 +100,12 @@ class Int4Linear(nn.Module):
             of_codes = [products(own, by_byte[token, half]) for half, own in enumerate(codes)]
             results.append((torch.cat(of_codes, dim=1) * scale + totals[token] * least).sum(-1))
         return torch.stack(results)
+
+    def _rows(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        """Some rows of the weight."""
+        weight, scale, least = (own[rows] for own in (self.weight, self.scale, self.least))
+        codes = torch.cat([weight & 15, weight >> 4], dim=1).view(*scale.shape, -1).to(dtype)
+        return codes.mul_(scale.to(dtype)[..., None]).add_(least.to(dtype)[..., None]).flatten(1)
 
     def _halves(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The weight's first and last K / 2 columns."""

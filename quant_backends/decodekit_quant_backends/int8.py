@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import torch
-from decodekit import QuantBackend, QuantLaws, param, written_out
+from decodekit import QuantBackend, QuantLaws, param, wide_product, written_out
 from torch import Tensor, nn
 
 from decodekit_quant_backends._linears import replace_linears
@@ -58,7 +58,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., N] from [..., K]."""
-        result = nn.functional.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
+        codes = wide_product(x, self.out_features, lambda rows, dtype: self.weight[rows].to(dtype))
+        result = codes * self.scale.to(x.dtype)
         return result if self.bias is None else result + self.bias
 
     def stream(self, x: Tensor) -> Tensor:

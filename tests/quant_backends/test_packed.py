@@ -34,3 +34,14 @@ def test_the_compiled_stream_is_the_forward(make, monkeypatch, tmp_path):
     compile_kernel(Stream(layer), [x], [None], path)
     with torch.no_grad():
         torch.testing.assert_close(Kernel.load(path).run([x])[0], layer(x))
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+def test_many_tokens_of_half_precision_are_multiplied_in_float32(make, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    layer = make(nn.Linear(192, 24))
+    x = torch.randn(12, 192).bfloat16()
+    with torch.no_grad():
+        exact = layer(x.float())
+        layer.bias = nn.Parameter(layer.bias.bfloat16())
+        torch.testing.assert_close(layer(x).float(), exact, atol=2e-2, rtol=1e-2)

@@ -1,0 +1,115 @@
+import contextlib
+from unittest import mock
+
+import decodekit as dk
+import pytest
+import torch
+from decodekit import wide
+from decodekit.compiled import compiled_step
+from decodekit.wide import WideLinear, has_arithmetic, wide_product
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+CPU = torch.device("cpu")
+HALVES = (torch.bfloat16, torch.float16)
+
+
+CAPABILITIES = ("AVX2", "AVX512")
+
+
+@contextlib.contextmanager
+def on(capability):
+    """A CPU, and slices of two rows of a weight of 6 columns, so that of 5 rows the last is alone."""
+    with (
+        mock.patch.object(torch.backends.cpu, "get_cpu_capability", return_value=capability),
+        mock.patch.object(wide, "_SLICE", 15),
+    ):
+        yield
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_arithmetic_is_missing_for_halves_without_avx512(capability):
+    with on(capability):
+        assert [has_arithmetic(CPU, dtype) for dtype in HALVES] == [capability != "AVX2"] * 2
+        assert has_arithmetic(CPU, torch.float32)
+        assert has_arithmetic(torch.device("meta"), torch.bfloat16)
+
+
+@given(
+    st.sampled_from(CAPABILITIES),
+    st.integers(0, 40),
+    st.sampled_from([*HALVES, torch.float32]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_a_wide_layer_is_the_layer(capability, tokens, dtype, bias, transposed, seed):
+    generator = torch.Generator().manual_seed(seed)
+    linear = Conv1D(5, 6) if transposed else nn.Linear(6, 5, bias=bias)
+    with torch.no_grad():
+        for parameter in linear.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    linear.to(dtype)
+    x = torch.randn(1, tokens, 6, generator=generator).to(dtype)
+    with on(capability):
+        result = WideLinear(linear)(x)
+    assert result.dtype is dtype
+    close = {torch.bfloat16: 2e-2, torch.float16: 3e-3, torch.float32: 1e-5}[dtype]
+    exact = linear.double()(x.double())
+    torch.testing.assert_close(result.double(), exact, rtol=close, atol=4 * close)
+
+
+@pytest.mark.parametrize("tokens", [7, 8])
+def test_some_rows_at_a_time_are_made_float32_from_8_tokens_on(tokens):
+    asked = []
+
+    def weight(rows, dtype):
+        asked.append((dtype, len(range(5)[rows])))
+        return torch.ones(5, 6, dtype=dtype)[rows]
+
+    x = torch.ones(1, tokens, 6, dtype=torch.bfloat16)
+    with on("AVX2"):
+        assert wide_product(x, 5, weight).tolist() == [[[6.0] * 5] * tokens]
+    assert asked == ([(torch.bfloat16, 5)] if tokens < 8 else [(torch.float32, size) for size in (2, 2, 1)])
+
+
+GPT2 = GPT2Config(vocab_size=99, n_embd=64, n_layer=2, n_head=4)
+LLAMA = LlamaConfig(
+    vocab_size=99, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4
+)
+
+
+@pytest.mark.parametrize(("kind", "config"), [(GPT2LMHeadModel, GPT2), (LlamaForCausalLM, LLAMA)])
+def test_prompts_go_by_float32_where_the_cpu_has_no_arithmetic_for_halves(
+    interpreted, monkeypatch, kind, config
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    fed, forward = [], WideLinear.forward
+    monkeypatch.setattr(
+        WideLinear, "forward", lambda part, x: (fed.append(x.shape[:-1].numel()), forward(part, x))[1]
+    )
+    mine = kind(config).eval().bfloat16()
+    prompts = torch.arange(5, 29).view(2, 12)
+    call = {"attention_mask": torch.ones_like(prompts), "max_new_tokens": 4, "min_new_tokens": 4}
+    same = dk.generate(mine, prompts, **call, compile=True)
+    assert same.shape == (2, 16)
+    assert set(fed) == {24, 2}  # all columns of both prompts, and their last ones through the output layer
+
+    step = compiled_step(mine)
+    wide = step.for_pass(2, 12, prompt=True)
+    assert wide is step.for_pass(17, 1, prompt=False)
+    assert step.for_pass(16, 1, prompt=False) is step
+    with torch.no_grad():
+        torch.testing.assert_close(wide(prompts).logits, mine(prompts).logits, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize(("dtype", "capability"), [(torch.float32, "AVX2"), (torch.bfloat16, "AVX512")])
+def test_prompts_go_through_the_model_where_the_cpu_calculates_in_its_type(
+    interpreted, monkeypatch, dtype, capability
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    step = compiled_step(LlamaForCausalLM(LLAMA).eval().to(dtype))
+    assert step.for_pass(1, 12, prompt=True) is step.for_pass(1, 17, prompt=False) is None
