@@ -194,8 +194,8 @@ class Batch:
         if self._guidance is not None and guided:
             p = self.dist(self.guide(logits, drafts), drafts, after=after, guided=False)
             return attrs.evolve(p, logits=logits)
-        if self._unprocessed and (logits.dim() == 3 or drafts is None):
-            return unprocessed(self.rows, logits, late=self.late)
+        if self._unprocessed:
+            return unprocessed(self.rows, logits, drafts, late=self.late)
         return process(self._chains, self.rows, self._ledger.pinned(self.rows), logits, drafts, after)
 
     def draw(self, dist: Distribution, purpose: Purpose = Purpose.TOKEN) -> Tensor:

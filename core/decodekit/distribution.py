@@ -166,22 +166,27 @@ class _Selected(Distribution):
         self._whole.check(width)
 
 
-def unprocessed(rows: Sequence[Row], logits: Tensor, *, late: bool = False) -> Distribution:
+def unprocessed(
+    rows: Sequence[Row], logits: Tensor, drafts: Drafts | None = None, *, late: bool = False
+) -> Distribution:
     """What `process` gives with empty chains for logits [B, V], or [B, K + 1, V] with drafts.
 
     Args:
         rows: the B rows.
         logits: the model's.
+        drafts: hypothetical next tokens of each row; logits [B, V] follow them.
         late: of [B, V], look for what is wrong with them only when `Distribution.check` asks.
 
     Raises:
         NonFiniteLogitsError: a row's logits hold NaN or +inf, or nothing but -inf.
     """
+    after = [len(draft) for draft in drafts or ()] if logits.dim() == 2 else ()
     if late and logits.dim() == 2:
         check = partial(check_raw, (), rows, logits)
-        return Distribution(logits, [Unread(Scores.of(wide(logits)).parts, logits.shape[-1], check)])
+        unread = Unread(Scores.of(wide(logits)).parts, logits.shape[-1], check)
+        return Distribution(logits, [unread], offsets=after)
     check_raw((), rows, logits)
-    return Distribution(logits, wide(logits))
+    return Distribution(logits, wide(logits), offsets=after)
 
 
 def process(

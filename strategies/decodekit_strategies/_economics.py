@@ -1,5 +1,6 @@
 """Whether drafting pays: what passes and drafts cost, measured while running, against what is accepted."""
 
+import bisect
 import statistics
 from collections import deque
 from collections.abc import Sequence
@@ -32,35 +33,37 @@ def expected_tokens(rate: float, drafted: int) -> float:
 
 @attrs.define(eq=False)
 class Costs:
-    """Seconds by length: the median of recent measurements, and straight lines between and behind them."""
+    """Seconds by length: the median of recent measurements, and straight lines between and behind them.
 
+    Attributes:
+        lengths: the lengths that were measured, ascending.
+    """
+
+    lengths: list[int] = attrs.field(factory=list)
     _seen: dict[int, deque[float]] = attrs.field(factory=dict)
+    _medians: dict[int, float] = attrs.field(factory=dict)
 
     def add(self, length: int, seconds: float) -> None:
         """Note a measurement."""
-        self._seen.setdefault(length, deque(maxlen=RECENT)).append(seconds)
-
-    @property
-    def lengths(self) -> list[int]:
-        """The lengths that were measured, ascending."""
-        return sorted(self._seen)
+        if length not in self._seen:
+            self._seen[length] = deque(maxlen=RECENT)
+            bisect.insort(self.lengths, length)
+        self._seen[length].append(seconds)
+        self._medians[length] = statistics.median(self._seen[length])
 
     def at(self, length: int) -> float:
         """The seconds of a length; before the first that was measured its own; unmeasured, 0."""
-        known = self.lengths
-        if not known or length <= known[0]:
-            return self._median(known[0]) if known else 0.0
-        if len(known) == 1:
-            return self._median(known[0])
-        below = max(item for item in known[:-1] if item < length)
-        above = known[known.index(below) + 1]
-        if length > above:
-            below, above = known[0], known[-1]
-        low, high = self._median(below), self._median(above)
+        known, medians = self.lengths, self._medians
+        if not known:
+            return 0.0
+        if length in medians:
+            return medians[length]
+        if length < known[0] or len(known) == 1:
+            return medians[known[0]]
+        place = bisect.bisect(known, length)
+        below, above = (known[place - 1], known[place]) if place < len(known) else (known[0], known[-1])
+        low, high = medians[below], medians[above]
         return max(low + (high - low) * (length - below) / (above - below), 0.0)
-
-    def _median(self, length: int) -> float:
-        return statistics.median(self._seen[length])
 
 
 @attrs.define(eq=False)

@@ -19,16 +19,17 @@ class Walk:
         self._draft = draft.tokens
         self._logits = batch.logits(draft.tokens)
         self._guided = batch.guide(self._logits, draft.tokens)
-        self._places = torch.arange(len(batch.rows), device=self._logits.device)
         self._columns: list[Distribution] = []
         self.kept: list[list[int]] = [[] for _ in batch.rows]
 
     def next(self) -> Distribution:
         """The distribution [B, V] of what follows each row's `kept`."""
-        index = torch.tensor([len(tokens) for tokens in self.kept], device=self._logits.device)
+        lengths = [len(tokens) for tokens in self.kept]
         after = self._columns[-1] if self._columns else None
-        p = self._batch.dist(self._guided[self._places, index], self.kept, after=after, guided=False)
-        self._columns.append(attrs.evolve(p, logits=self._logits[self._places, index]))
+        drafts = self.kept if self._columns else None
+        p = self._batch.dist(_at(self._guided, lengths), drafts, after=after, guided=False)
+        guided = self._guided is not self._logits
+        self._columns.append(attrs.evolve(p, logits=_at(self._logits, lengths)) if guided else p)
         return p
 
     def drafted(self, row: int) -> int | None:
@@ -43,6 +44,14 @@ class Walk:
     def distribution(self) -> Distribution:
         """All columns, [B, n, V]."""
         return Distribution.stack(self._columns)
+
+
+def _at(logits: torch.Tensor, columns: list[int]) -> torch.Tensor:
+    """A column [B, V] of logits [B, n, V] for each row; a view, where it is the same one."""
+    if len(set(columns)) == 1:
+        return logits[:, columns[0]]
+    rows = torch.arange(len(columns), device=logits.device)
+    return logits[rows, torch.tensor(columns, device=logits.device)]
 
 
 def certain(scores: torch.Tensor, greedy: torch.Tensor) -> torch.Tensor:

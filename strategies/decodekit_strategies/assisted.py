@@ -197,19 +197,26 @@ class Assisted(Strategy):
 
     def _agree(self, batch: Batch, draft: Draft) -> tuple[list[list[int]], Distribution]:
         """Go along the drafts as far as they are what plain decoding takes; nothing else is computed."""
+        if not any(draft.tokens):
+            p = batch.dist(batch.logits())
+            return [[token] for token in self._pick(batch, p)], p
         walk = Walk(batch, draft)
         blocks: list[list[int]] = [[] for _ in batch.rows]
         going = [True] * len(batch.rows)
         while any(going):
             p = walk.next()
-            tokens = (batch.draw(p) if self.do_sample else p.argmax()).tolist()
-            for row, token in enumerate(tokens):
+            for row, token in enumerate(self._pick(batch, p)):
                 if going[row]:
                     blocks[row].append(token)
                     ends = token in batch.stops.eos_token_ids
                     going[row] = walk.drafted(row) == token and not ends
                     walk.go_on(row, going[row])
         return blocks, walk.distribution()
+
+    def _pick(self, batch: Batch, p: Distribution) -> list[int]:
+        """What plain decoding takes from p."""
+        tokens: list[int] = (batch.draw(p) if self.do_sample else p.argmax()).tolist()
+        return tokens
 
     def _judge(self, batch: Batch, draft: Draft) -> tuple[list[list[int]], Distribution]:
         """Apply the rule of verification, and draw from its verdict."""
