@@ -68,7 +68,7 @@ def merged_config(
     try:
         config, model_kwargs = model._prepare_generation_config(generation_config, **kwargs)
     except (AttributeError, TypeError) as error:  # of its own checks, which expect the right types
-        given = [name for name in kwargs if hasattr(GenerationConfig(), name)]
+        given = [f"{name}={value!r}" for name, value in kwargs.items() if hasattr(GenerationConfig(), name)]
         message = (
             f"the configuration is not allowed ({error}): look at {', '.join(given) or 'generation_config'}, "
             "whose types transformers.GenerationConfig documents"

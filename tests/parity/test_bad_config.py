@@ -100,8 +100,10 @@ REFUSED = {
         theirs=AttributeError,
     ),
     "guidance_scale": Case(arguments={"guidance_scale": "x"}, match="guidance_scale='x'", theirs=TypeError),
-    "suppress_tokens": Case(
-        arguments={"suppress_tokens": 5}, match="look at max_new_tokens, suppress_tokens", theirs=TypeError
+    "a type that transformers does not expect": Case(
+        arguments={"early_stopping": [True]},
+        match=r"look at max_new_tokens=3, early_stopping=\[True\]",
+        theirs=TypeError,
     ),
     "eos_token_id text": Case(arguments={"eos_token_id": "x"}, match="eos_token_id='x'", theirs=TypeError),
     "eos_token_id half": Case(arguments={"eos_token_id": 2.5}, match="eos_token_id=2.5", theirs=ACCEPTS),

@@ -82,6 +82,12 @@ def test_a_list_that_can_not_be_read(name, value, theirs):
     assert_refused(Case(arguments={name: value, **one}, match=f"^{name}", theirs=theirs))
 
 
+@pytest.mark.parametrize("name", ["suppress_tokens", "begin_suppress_tokens"])
+def test_one_token_in_the_place_of_a_list(name):
+    match = f"^{name}=5 is not allowed: {name} must be a list of token ids"
+    assert_refused(Case(arguments={name: 5}, match=match, theirs=TypeError))
+
+
 def test_everything_suppressed():
     """transformers takes the argmax of -inf."""
     case = Case(
