@@ -61,6 +61,7 @@ _SECONDS = _Rule(lambda value: _is_number(value) and not math.isnan(value), "a n
 _FINITE = _Rule(lambda value: _is_number(value) and math.isfinite(value), "a finite number")
 _TOKEN = _Rule(_is_token, "a token id")
 _TOKENS = _Rule(_are_tokens, "a token id or a list of them")
+_RANK = _Rule(lambda value: not isinstance(value, str), "int in [0, inf)")  # the processor checks the rest
 _LIST = _Rule(_is_list, "a list of token ids, e.g. [5, 7]")
 _RULES = {
     "max_new_tokens": _LENGTH,
@@ -76,6 +77,7 @@ _RULES = {
     "pad_token_id": _TOKEN,
     "eos_token_id": _TOKENS,
     "decoder_start_token_id": _TOKENS,
+    "top_k": _RANK,
     "suppress_tokens": _LIST,
     "begin_suppress_tokens": _LIST,
     "stop_strings": _Rule(_are_texts, "a text or a list of texts, none of them empty"),

@@ -207,7 +207,8 @@ def _make(field: Field, value: Any, least: int, config: GenerationConfig) -> Pro
         message = f"{field.name}={value!r} needs the processor {field.name!r}: {error}"
         raise UnsupportedArgumentError(message) from error
     first, *others = params_of(cls)
-    if field.name == "top_k" and isinstance(value, (int, float)) and value > 0:
+    value = params_of(cls)[first].check(value)  # resolve would read a text as a number
+    if field.name == "top_k" and value > 0:
         value = max(value, least)
     known = {"min_tokens_to_keep": least, "forced_bos_token_id": config.forced_bos_token_id}
     given = {first: value} | {name: known[name] for name in others if name in known}
