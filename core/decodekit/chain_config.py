@@ -134,10 +134,8 @@ def check_lengths(rows: Mapping[str, Sequence[Any]], prompts: int) -> None:
     """Raise `ParameterError` when a parameter has values for another number of prompts."""
     for name, values in rows.items():
         if len(values) != prompts:
-            message = (
-                f"{name} has {len(values)} values for {prompts} prompts: "
-                "give one a prompt, or one number for all"
-            )
+            count = "1 value" if len(values) == 1 else f"{len(values)} values"
+            message = f"{name} has {count} for {prompts} prompts: give one a prompt, or one for all"
             raise ParameterError(message)
 
 
@@ -245,11 +243,35 @@ def _is_pair(spec: Any) -> bool:
 
 
 def _is_chain(item: Any) -> bool:
-    return item is None or isinstance(item, Chain) or (isinstance(item, (list, tuple)) and not _is_pair(item))
+    listed = isinstance(item, (list, tuple)) and not (_is_pair(item) or _is_short(item))
+    return item is None or isinstance(item, Chain) or listed
+
+
+def _is_short(spec: Any) -> bool:
+    """Whether it is a name and a number, or numbers, which is no pair, and no chain either."""
+    named = isinstance(spec, (tuple, list)) and len(spec) == 2 and isinstance(spec[0], str)
+    return named and _is_numeric(spec[1])
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) > 0 and all(map(_is_numeric, value))
+    return isinstance(value, (int, float))
+
+
+def _refuse_short(spec: Any) -> None:
+    """Raise `ParameterError` with the pair that is meant by a name and a number."""
+    if _is_short(spec):
+        name, value = spec
+        first = next(iter(params_of(registry().entry("processors", name).cls)), None)
+        meant = repr(name) if first is None else repr((name, {first: value}))
+        message = f"{spec!r} in processors= is not a processor: write {meant}"
+        raise ParameterError(message)
 
 
 def _spelled_out(specs: Any) -> list[Any]:
     """The processors one by one."""
+    _refuse_short(specs)
     if isinstance(specs, Chain):
         return list(specs.processors)
     if is_text(specs) or specs == "none":
@@ -269,7 +291,13 @@ def _chain_of_each(specs: Sequence[Any], prompts: int) -> list[Slot]:
             "of processors for all prompts, or a chain for each prompt"
         )
         raise ParameterError(message)
-    check_lengths({"processors": specs}, prompts)
+    if len(specs) != prompts:
+        count = "1 chain" if len(specs) == 1 else f"{len(specs)} chains"
+        message = (
+            f"processors= holds {count} for {prompts} prompts: give each its own, or a flat list of "
+            "processors for all prompts"
+        )
+        raise ParameterError(message)
     slots: list[Slot] = []
     for prompt, chain in enumerate(specs):
         for spec in _spelled_out(chain):
