@@ -51,15 +51,19 @@ class Chain:
         """Read a chain from its text, such as ``"repetition_penalty=1.1 > top_k=50 > min_p=0.05"``.
 
         Raises:
-            ParameterError: the text has another form, or a value is not allowed.
+            ParameterError: the text has another form, or a value is not allowed or one for each prompt.
             UnknownNameError: no installed plugin has a name in it.
         """
         if not isinstance(text, str):
             message = f"Chain.parse got {text!r}: it reads a text, such as 'top_k=50 > min_p=0.05'"
             raise ParameterError(message)
-        from decodekit.registry import registry  # not above: it knows drafters, and these know chains
+        from decodekit.chain_config import refuse_rows  # not above: both know chains
+        from decodekit.registry import registry
 
-        return cls([registry().resolve("processors", spec) for spec in read_chain(text)])
+        specs = read_chain(text)
+        for spec in specs:
+            refuse_rows(spec, text)
+        return cls([registry().resolve("processors", spec) for spec in specs])
 
     def bind(self, context: CallContext) -> "Chain":
         """The chain for one call: bound to what the call knows, without those that change nothing.

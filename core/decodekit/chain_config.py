@@ -25,6 +25,7 @@ __all__ = [
     "configured",
     "explicit",
     "per_row_values",
+    "refuse_rows",
     "rows_of_chains",
 ]
 
@@ -313,17 +314,32 @@ def _place(spec: Any, prompts: int) -> Slot:
         made: Processor = registry().resolve("processors", spec)
         return made
     name, values = spec
-    infos = params_of(registry().entry("processors", name).cls if isinstance(name, str) else name)
-    rows = {
-        key: each
-        for key, value in values.items()
-        if key in infos and (each := _for_each(value, _depth(infos[key].type))) is not None
-    }
+    rows = _rows_of(name, values)
     if not rows:
         one: Processor = registry().resolve("processors", spec)
         return one
     check_lengths(rows, prompts)
     return [_for_prompt(name, values, {key: rows[key][prompt] for key in rows}) for prompt in range(prompts)]
+
+
+def _rows_of(name: Any, values: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Of the parameters of a processor those that have a value for each prompt."""
+    infos = params_of(registry().entry("processors", name).cls if isinstance(name, str) else name)
+    return {
+        key: each
+        for key, value in values.items()
+        if key in infos and (each := _for_each(value, _depth(infos[key].type))) is not None
+    }
+
+
+def refuse_rows(spec: tuple[str, Mapping[str, Any]], text: str) -> None:
+    """Raise `ParameterError` where a pair of the chain ``text`` has a value for each prompt."""
+    for key, values in _rows_of(*spec).items():
+        message = (
+            f"{key}={values!r} in the chain {text!r} has one for each prompt, and a Chain is for all: "
+            f"give generate the text itself: processors={text!r}"
+        )
+        raise ParameterError(message)
 
 
 def _for_prompt(name: Any, values: Mapping[str, Any], own: Mapping[str, Any]) -> Processor | None:
