@@ -313,8 +313,8 @@ class Sessions(dict[str, TrackedSession]):
         """
         if inputs is not None and self[TARGET].is_fed:
             message = (
-                f"the session {name!r} has inputs beside tokens, and the prompts have been fed: name its model "
-                "in Strategy.models, which opens it before, or open it without inputs"
+                f"the session {name!r} has inputs beside tokens, and the prompts have been fed: name "
+                "its model in Strategy.models, which opens it before, or open it without inputs"
             )
             raise PluginError(message)
         return [name] if inputs is not None else []
