@@ -27,6 +27,7 @@ __all__ = [
     "per_row_values",
     "refuse_rows",
     "rows_of_chains",
+    "wrong_values",
 ]
 
 
@@ -193,6 +194,19 @@ def _is_inactive(field: Field, value: Any) -> bool:
     if field.name == "temperature" and value == 0:
         return True  # such a row takes the argmax
     return value is None or any(value == nothing for nothing in field.off)
+
+
+def wrong_values(field: Field, values: Sequence[Any]) -> list[str]:
+    """What is wrong with values of a field, apart from their having no effect."""
+    first = next(iter(params_of(registry().entry("processors", field.name).cls).values()))
+    wrong = []
+    for value in values:
+        try:
+            if not _is_inactive(field, value):
+                first.check(value)
+        except ParameterError as error:
+            wrong.append(str(error))
+    return wrong
 
 
 def _make(field: Field, value: Any, least: int, config: GenerationConfig) -> Processor:

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from decodekit.chain_config import FIELDS, OFF
+from decodekit.chain_config import FIELDS, OFF, wrong_values
 from decodekit.errors import CapabilityError, ParameterError, UnknownNameError, UnsupportedArgumentError
 from decodekit.moved import how_to_get
 from decodekit.params import params_of
@@ -268,6 +268,8 @@ def refuse_unsampled(strategy: Strategy, per_row: Mapping[str, Sequence[Any]]) -
                 f"{field.name}={value!r} would have no effect, because {strategy.NAME} draws no tokens: "
                 "add do_sample=True, or leave it out"
             )
+            wrong = wrong_values(field, per_row[field.name])
+            message += f". Besides, {wrong[0]}" if wrong else ""
             raise ParameterError(message)
 
 

@@ -171,3 +171,18 @@ def test_a_chain_is_taken_in_every_form(spec, chain):
 def test_what_is_wrong_with_a_chain_is_named_before_the_model_runs(spec, message):
     with pytest.raises((dk.ParameterError, dk.UnknownNameError), match=message):
         call(processors=spec)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            [-1.0, 0.5],
+            r"add do_sample=True.*\. Besides, temperature=-1.0 is not allowed: temperature",
+        ),
+        ([0.0, 0.5], "add do_sample=True, or leave it out$"),
+    ],
+)
+def test_values_that_are_wrong_twice_are_told_both(values, message):
+    with pytest.raises(dk.ParameterError, match=message):
+        dk.generate(MODEL, IDS, max_new_tokens=2, temperature=values)
