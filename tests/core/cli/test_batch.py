@@ -119,7 +119,11 @@ WRONG = [
     (b"not json\n", "ParameterError", "the line is not JSON: Expecting value at column 1"),
     (b"\xff\xfe\n", "ParameterError", "the line is not UTF-8: invalid start byte at byte 0"),
     (b"[" * 100_000 + b"\n", "ParameterError", "nested too deeply"),
-    ("", "ParameterError", "the prompt is empty: give it at least one token, or the token ids [256] to start"),
+    (
+        "",
+        "ParameterError",
+        "the prompt is empty: give it at least one token, or the token ids [256]",
+    ),
     ({"prompt": "x", "temprature": 1}, "ParameterError", "Did you mean 'temperature'"),
     ({"prompt": "x", "num_beams": 2, "top_k": 3}, "ParameterError", "top_k"),
     ({"prompt": "x", "max_new_tokens": "many"}, "ParameterError", "max_new_tokens='many' is not allowed"),
