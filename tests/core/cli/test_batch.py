@@ -135,12 +135,6 @@ WRONG = [
 ]
 
 
-def test_a_beginning_from_nothing_is_that_of_the_command_generate(batch, generate):
-    (record,) = records(batch(lines=[{"prompt": [256]}]).path)
-    alone = generate("", "--no-chat", "--json", "--max-new-tokens", 6)
-    assert record["tokens"] == json.loads(alone.stdout)["tokens"]
-
-
 def test_a_wrong_line_is_an_error_of_its_own(batch):
     lines = [line for line, _, _ in WRONG]
     result = batch(lines=[*lines, "fine"])
