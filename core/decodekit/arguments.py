@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from decodekit.errors import ParameterError
 
-__all__ = ["check_compile", "check_objects", "check_streamer", "check_values"]
+__all__ = ["check_compile", "check_objects", "check_streamer", "check_values", "of_load"]
 
 
 @attrs.frozen
@@ -42,6 +42,11 @@ def _are_tokens(value: Any) -> bool:
     return all(map(_is_integer, value)) if isinstance(value, (list, tuple)) else _is_integer(value)
 
 
+def _is_list(value: Any) -> bool:
+    """Whether it holds items; of which kind, the processor that gets them checks."""
+    return isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
+
+
 def _are_texts(value: Any) -> bool:
     """Whether it is a text or some; an empty one would end every row at its first token."""
     texts = value if isinstance(value, (list, tuple)) else [value]
@@ -56,6 +61,8 @@ _SECONDS = _Rule(lambda value: _is_number(value) and not math.isnan(value), "a n
 _FINITE = _Rule(lambda value: _is_number(value) and math.isfinite(value), "a finite number")
 _TOKEN = _Rule(_is_token, "a token id")
 _TOKENS = _Rule(_are_tokens, "a token id or a list of them")
+_RANK = _Rule(lambda value: not isinstance(value, str), "int in [0, inf)")  # the processor checks the rest
+_LIST = _Rule(_is_list, "a list of token ids, e.g. [5, 7]")
 _RULES = {
     "max_new_tokens": _LENGTH,
     "max_length": _COUNT,
@@ -70,13 +77,29 @@ _RULES = {
     "pad_token_id": _TOKEN,
     "eos_token_id": _TOKENS,
     "decoder_start_token_id": _TOKENS,
+    "top_k": _RANK,
+    "suppress_tokens": _LIST,
+    "begin_suppress_tokens": _LIST,
     "stop_strings": _Rule(_are_texts, "a text or a list of texts, none of them empty"),
     "do_sample": _Rule(lambda value: isinstance(value, bool), "True or False"),
 }
 
 
+_OF_LOAD = (
+    *("quant", "dtype", "device_map", "revision", "device", "torch_dtype", "quantization_config"),
+    *("load_in_4bit", "load_in_8bit", "gguf_file"),
+)
+
+
+def of_load(name: str) -> str:
+    """What to say of an argument that only `load` or from_pretrained knows; else an empty text."""
+    if name not in _OF_LOAD:
+        return ""
+    return f" {name} is for loading: decodekit.load(name_or_path, quant=..., dtype=..., device_map=...)."
+
+
 def check_values(values: Mapping[str, Any]) -> None:
-    """Check fields of the configuration that no part of decodekit takes as its parameter.
+    """Check fields of the configuration that transformers reads before a part of decodekit could.
 
     Raises:
         ParameterError: one of ``values`` is not allowed.

@@ -240,12 +240,11 @@ class Batch:
         Args:
             name: what `forward` calls it.
             model: the other model.
-            inputs: what it is given beside tokens; it is fed before the rows of a prompt are copied then.
+            inputs: what it is given beside tokens; it is fed with the prompts then, so open it before them.
         """
+        self._early += self._sessions.with_prompts(name, inputs)
         session = Session(model, inputs=inputs, single=len(self.rows) * self._copies == 1)
         self._sessions[name] = TrackedSession(session, name, hidden=self._hidden)
-        if inputs is not None:
-            self._early.append(name)
 
     def open_own(self, name: str, model: "PreTrainedModel") -> None:
         """Add a session of a model with tokens of its own, which `own_logits` feeds."""

@@ -88,7 +88,9 @@ def _ids(prompt: Any, tokenizer: Any) -> list[int]:
         message = f"{_shown(prompt)} is no prompt: it must be {_FORMS}"
         raise ParameterError(message)
     if not ids:
-        message = "the prompt is empty: give it at least one token"
+        start = getattr(tokenizer, "bos_token_id", None)
+        nothing = f", or the token ids [{start}] to start from nothing" if start is not None else ""
+        message = f"the prompt is empty: give it at least one token{nothing}"
         raise ParameterError(message)
     return list(ids)
 

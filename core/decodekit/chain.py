@@ -10,7 +10,7 @@ from torch import Tensor
 
 from decodekit.chain_text import read_chain
 from decodekit.errors import ParameterError
-from decodekit.flow import cuts, openings, run
+from decodekit.flow import attempt, cuts, openings, run
 from decodekit.head import Head
 from decodekit.history import History
 from decodekit.place import Scope
@@ -51,15 +51,19 @@ class Chain:
         """Read a chain from its text, such as ``"repetition_penalty=1.1 > top_k=50 > min_p=0.05"``.
 
         Raises:
-            ParameterError: the text has another form, or a value is not allowed.
+            ParameterError: the text has another form, or a value is not allowed or one for each prompt.
             UnknownNameError: no installed plugin has a name in it.
         """
         if not isinstance(text, str):
             message = f"Chain.parse got {text!r}: it reads a text, such as 'top_k=50 > min_p=0.05'"
             raise ParameterError(message)
-        from decodekit.registry import registry  # not above: it knows drafters, and these know chains
+        from decodekit.chain_config import refuse_rows  # not above: both know chains
+        from decodekit.registry import registry
 
-        return cls([registry().resolve("processors", spec) for spec in read_chain(text)])
+        specs = read_chain(text)
+        for spec in specs:
+            refuse_rows(spec, text)
+        return cls([registry().resolve("processors", spec) for spec in specs])
 
     def bind(self, context: CallContext) -> "Chain":
         """The chain for one call: bound to what the call knows, without those that change nothing.
@@ -67,7 +71,7 @@ class Chain:
         Raises:
             ParameterError: one processor contradicts another, or what the call knows.
         """
-        bound = [processor.bind(context) for processor in self.processors]
+        bound = [attempt(processor, processor.bind, context) for processor in self.processors]
         dropped = needless(bound)
         kept = [processor for place, processor in enumerate(bound) if place not in dropped]
         check_order(kept)
@@ -96,7 +100,7 @@ class Chain:
 
     def init(self, prompt: list[int]) -> tuple[Any, ...]:
         """The states of a row before its first generated token."""
-        return tuple(processor.init(prompt) for processor in self.stateful)
+        return tuple(attempt(processor, processor.init, prompt) for processor in self.stateful)
 
     def apply(
         self, logits: Tensor, history: History, states: Sequence[tuple[Any, ...]]
@@ -165,13 +169,14 @@ class Chain:
     def advance(self, states: tuple[Any, ...], token: int, memories: Iterable[Memory]) -> tuple[Any, ...]:
         """The states of one row after ``token``; ``memories`` is what each stateful processor kept of it."""
         return tuple(
-            processor.advance(state, *memory.at(token))
+            attempt(processor, processor.advance, state, *memory.at(token))
             for processor, state, memory in zip(self.stateful, states, memories, strict=True)
         )
 
     def forced(self, states: tuple[Any, ...]) -> list[int]:
         """The tokens that must come after the states of one row: the most that a processor knows."""
-        known = [list(item.forced(state)) for item, state in zip(self.stateful, states, strict=True)]
+        pairs = zip(self.stateful, states, strict=True)
+        known = [list(attempt(item, item.forced, state)) for item, state in pairs]
         return max(known, key=len, default=[])
 
     def __str__(self) -> str:

@@ -25,7 +25,9 @@ __all__ = [
     "configured",
     "explicit",
     "per_row_values",
+    "refuse_rows",
     "rows_of_chains",
+    "wrong_values",
 ]
 
 
@@ -134,10 +136,8 @@ def check_lengths(rows: Mapping[str, Sequence[Any]], prompts: int) -> None:
     """Raise `ParameterError` when a parameter has values for another number of prompts."""
     for name, values in rows.items():
         if len(values) != prompts:
-            message = (
-                f"{name} has {len(values)} values for {prompts} prompts: "
-                "give one a prompt, or one number for all"
-            )
+            count = "1 value" if len(values) == 1 else f"{len(values)} values"
+            message = f"{name} has {count} for {prompts} prompts: give one a prompt, or one for all"
             raise ParameterError(message)
 
 
@@ -196,6 +196,19 @@ def _is_inactive(field: Field, value: Any) -> bool:
     return value is None or any(value == nothing for nothing in field.off)
 
 
+def wrong_values(field: Field, values: Sequence[Any]) -> list[str]:
+    """What is wrong with values of a field, apart from their having no effect."""
+    first = next(iter(params_of(registry().entry("processors", field.name).cls).values()))
+    wrong = []
+    for value in values:
+        try:
+            if not _is_inactive(field, value):
+                first.check(value)
+        except ParameterError as error:
+            wrong.append(str(error))
+    return wrong
+
+
 def _make(field: Field, value: Any, least: int, config: GenerationConfig) -> Processor:
     if isinstance(value, Processor):
         return value
@@ -207,7 +220,8 @@ def _make(field: Field, value: Any, least: int, config: GenerationConfig) -> Pro
         message = f"{field.name}={value!r} needs the processor {field.name!r}: {error}"
         raise UnsupportedArgumentError(message) from error
     first, *others = params_of(cls)
-    if field.name == "top_k" and isinstance(value, (int, float)) and value > 0:
+    value = params_of(cls)[first].check(value)  # resolve would read a text as a number
+    if field.name == "top_k" and value > 0:
         value = max(value, least)
     known = {"min_tokens_to_keep": least, "forced_bos_token_id": config.forced_bos_token_id}
     given = {first: value} | {name: known[name] for name in others if name in known}
@@ -244,11 +258,35 @@ def _is_pair(spec: Any) -> bool:
 
 
 def _is_chain(item: Any) -> bool:
-    return item is None or isinstance(item, Chain) or (isinstance(item, (list, tuple)) and not _is_pair(item))
+    listed = isinstance(item, (list, tuple)) and not (_is_pair(item) or _is_short(item))
+    return item is None or isinstance(item, Chain) or listed
+
+
+def _is_short(spec: Any) -> bool:
+    """Whether it is a name and a number, or numbers, which is no pair, and no chain either."""
+    named = isinstance(spec, (tuple, list)) and len(spec) == 2 and isinstance(spec[0], str)
+    return named and _is_numeric(spec[1])
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) > 0 and all(map(_is_numeric, value))
+    return isinstance(value, (int, float))
+
+
+def _refuse_short(spec: Any) -> None:
+    """Raise `ParameterError` with the pair that is meant by a name and a number."""
+    if _is_short(spec):
+        name, value = spec
+        first = next(iter(params_of(registry().entry("processors", name).cls)), None)
+        meant = repr(name) if first is None else repr((name, {first: value}))
+        message = f"{spec!r} in processors= is not a processor: write {meant}"
+        raise ParameterError(message)
 
 
 def _spelled_out(specs: Any) -> list[Any]:
     """The processors one by one."""
+    _refuse_short(specs)
     if isinstance(specs, Chain):
         return list(specs.processors)
     if is_text(specs) or specs == "none":
@@ -268,7 +306,13 @@ def _chain_of_each(specs: Sequence[Any], prompts: int) -> list[Slot]:
             "of processors for all prompts, or a chain for each prompt"
         )
         raise ParameterError(message)
-    check_lengths({"processors": specs}, prompts)
+    if len(specs) != prompts:
+        count = "1 chain" if len(specs) == 1 else f"{len(specs)} chains"
+        message = (
+            f"processors= holds {count} for {prompts} prompts: give each its own, or a flat list of "
+            "processors for all prompts"
+        )
+        raise ParameterError(message)
     slots: list[Slot] = []
     for prompt, chain in enumerate(specs):
         for spec in _spelled_out(chain):
@@ -284,17 +328,32 @@ def _place(spec: Any, prompts: int) -> Slot:
         made: Processor = registry().resolve("processors", spec)
         return made
     name, values = spec
-    infos = params_of(registry().entry("processors", name).cls if isinstance(name, str) else name)
-    rows = {
-        key: each
-        for key, value in values.items()
-        if key in infos and (each := _for_each(value, _depth(infos[key].type))) is not None
-    }
+    rows = _rows_of(name, values)
     if not rows:
         one: Processor = registry().resolve("processors", spec)
         return one
     check_lengths(rows, prompts)
     return [_for_prompt(name, values, {key: rows[key][prompt] for key in rows}) for prompt in range(prompts)]
+
+
+def _rows_of(name: Any, values: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Of the parameters of a processor those that have a value for each prompt."""
+    infos = params_of(registry().entry("processors", name).cls if isinstance(name, str) else name)
+    return {
+        key: each
+        for key, value in values.items()
+        if key in infos and (each := _for_each(value, _depth(infos[key].type))) is not None
+    }
+
+
+def refuse_rows(spec: tuple[str, Mapping[str, Any]], text: str) -> None:
+    """Raise `ParameterError` where a pair of the chain ``text`` has a value for each prompt."""
+    for key, values in _rows_of(*spec).items():
+        message = (
+            f"{key}={values!r} in the chain {text!r} has one for each prompt, and a Chain is for all: "
+            f"give generate the text itself: processors={text!r}"
+        )
+        raise ParameterError(message)
 
 
 def _for_prompt(name: Any, values: Mapping[str, Any], own: Mapping[str, Any]) -> Processor | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from decodekit.chain_config import FIELDS, OFF
+from decodekit.chain_config import FIELDS, OFF, wrong_values
 from decodekit.errors import CapabilityError, ParameterError, UnknownNameError, UnsupportedArgumentError
 from decodekit.moved import how_to_get
 from decodekit.params import params_of
@@ -104,7 +104,7 @@ def asked_strategy(
         }
         own |= {name: value for name, value in objects.items() if name in params_of(cls)}
         found = {name: value for name, value in configured.items() if name in params_of(cls)}
-        spec = (what, {**found, **own, **given})
+        spec = (what, {**_checked(cls, {**found, **own}), **given})
     asked: Strategy = registry().resolve("strategies", spec)
     _check_keywords(asked, {**values, **objects})
     for name in params_of(type(asked)).keys() & fields:
@@ -178,8 +178,16 @@ def default_strategy(
             raise ParameterError(message)
     found = {key: getattr(config, key) for key in params_of(cls) if getattr(config, key, None) is not None}
     found |= {key: value for key, value in objects.items() if key in params_of(cls)}
-    chosen: Strategy = registry().resolve("strategies", (name, found))
+    chosen: Strategy = registry().resolve("strategies", (name, _checked(cls, found)))
     return chosen
+
+
+def _checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords for a strategy; in those of transformers a text is no number, as it is there."""
+    infos = params_of(cls)
+    return {
+        name: infos[name].check(value) if name in _OF_STRATEGIES else value for name, value in values.items()
+    }
 
 
 def _why(config: GenerationConfig) -> str:
@@ -260,6 +268,8 @@ def refuse_unsampled(strategy: Strategy, per_row: Mapping[str, Sequence[Any]]) -
                 f"{field.name}={value!r} would have no effect, because {strategy.NAME} draws no tokens: "
                 "add do_sample=True, or leave it out"
             )
+            wrong = wrong_values(field, per_row[field.name])
+            message += f". Besides, {wrong[0]}" if wrong else ""
             raise ParameterError(message)
 
 

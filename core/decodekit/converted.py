@@ -30,6 +30,7 @@ __all__ = [
     "clear_cache",
     "convert",
     "converted_models",
+    "further_folders",
     "sha256",
     "unpack_gguf",
     "verify",
@@ -51,6 +52,11 @@ def cache_folder() -> Path:
 def converted_models() -> list[Path]:
     """The folders of all converted models in the cache, in the order of their names."""
     return sorted(folder for names in _OWN for folder in cache_folder().glob(names))
+
+
+def further_folders() -> list[Path]:
+    """The folders of compiled kernels and of what the benchmarks convert for others, where there are any."""
+    return [folder for name in ("kernels", "bench") if (folder := cache_folder() / name).is_dir()]
 
 
 def convert(folder: Path, source: Path, origin: dict[str, str], write: Callable[[Path, Path], None]) -> None:
@@ -114,15 +120,12 @@ def _is_intact(file: Path, known: dict[str, Any], checksums: bool) -> bool:
 
 
 def clear_cache() -> int:
-    """Delete all converted models, all kernels, and what broken conversions left; return the bytes."""
+    """Delete all converted models, `further_folders`, and what broken conversions left; return the bytes."""
     if not cache_folder().exists():
         return 0
     with _locked():
-        kernels = [folder for folder in [cache_folder() / "kernels"] if folder.is_dir()]
-        for folder in [
-            *converted_models(),
-            *kernels,
-        ]:  # renamed first: a start must not meet a half-deleted folder
+        for folder in (*converted_models(), *further_folders()):
+            # renamed first: a start must not meet a half-deleted folder
             folder.rename(Path(tempfile.mkdtemp(prefix=_LEFTOVER, dir=cache_folder())) / folder.name)
         return _remove_leftovers()
 

@@ -25,6 +25,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from decodekit.discovery import disabled_by_environment, key_of, load_point, names_of, origin_of, points
 from decodekit.errors import DamagedCacheError, PluginError
+from decodekit.requirements import missing_requirements
 from decodekit.settings import disabled_plugins, normal_name
 
 __all__ = ["Finding", "diagnose", "probe"]
@@ -268,7 +269,7 @@ def _findings(point: EntryPoint, answer: dict[str, Any], slow: float) -> Iterato
     names = tuple(f"{kind}/{name}" for kind, name, *_ in answer["entries"])
     for reason, missing in answer["failures"]:
         if missing:
-            yield Finding(key, "missing library", reason, f"pip install {missing}", names, seconds)
+            yield Finding(key, "missing library", reason, _install(point, missing), names, seconds)
         elif "allow-list" in reason:
             yield Finding(
                 key, "not allowed", reason, f"decodekit plugins allow {distribution}", names, seconds
@@ -293,6 +294,29 @@ def _findings(point: EntryPoint, answer: dict[str, Any], slow: float) -> Iterato
         yield Finding(key, "slow", problem, out, names, seconds)
     else:
         yield Finding(key, "ok", names=names, seconds=seconds)
+
+
+def _install(point: EntryPoint, module: str) -> str:
+    """The command that brings a missing module.
+
+    Its package may have another name, which nothing tells but the plugin's own requirements.
+    """
+    absent = missing_requirements((point.dist.requires if point.dist else None) or ())
+    if absent:
+        return "pip install " + " ".join(f"'{need}'" for need in absent)
+    package = _PACKAGES.get(module, module)
+    return f"pip install {package}  # if that is the package of the module {module}"
+
+
+_PACKAGES = {
+    "PIL": "pillow",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python",
+    "google": "protobuf",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}
+"""Packages that plugins of language models often need, by the names of their modules where these differ."""
 
 
 def _clashes(found: Iterable[Finding]) -> list[Finding]:

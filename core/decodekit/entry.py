@@ -21,7 +21,7 @@ class PluginFailure:
     reason: str
     traceback: str = attrs.field(repr=False)
     missing: str = ""
-    """The library that is not installed, when that is the reason."""
+    """The module that is not installed, when that is the reason."""
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version} ({self.entry_point}): {self.reason}"

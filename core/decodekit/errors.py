@@ -6,6 +6,7 @@ the parameter, its value, what is allowed, and the next step.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -95,7 +96,27 @@ class OutputError(DecodekitError, OSError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest of ``known``, or an empty string."""
-    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    likeness = {other: _likeness(name.lower(), other.lower()) for other in known if other[:1] != "_"}
+    least = max(_ALIKE, max(likeness.values(), default=0.0) - _AS_GOOD)
+    near = [each for each in likeness if likeness[each] >= least]
+    matches = sorted(near, key=likeness.__getitem__, reverse=True)[:3]
     if not matches:
         return ""
-    return " Did you mean " + " or ".join(repr(match) for match in matches) + "?"
+    return " Did you mean " + " or ".join(map(repr, matches)) + "?"
+
+
+_ALIKE = 0.6
+_AS_GOOD = 0.15
+"""What is further from the best than this only distracts from it."""
+
+
+def _likeness(name: str, other: str) -> float:
+    """From 0 to 1; letters in the same order count, and so does a name that begins with the other, or has it
+    as a word: "temp" for temperature, "nf4" for bnb-nf4."""
+    ratio = difflib.SequenceMatcher(None, name, other).ratio()
+    if min(len(name), len(other)) < 3:
+        return ratio
+    if name.startswith(other) or other.startswith(name):
+        return max(ratio, 0.85)
+    words, others = ({*re.split(r"[\W_]+", each)} - {""} for each in (name, other))
+    return max(ratio, 0.8) if words and others and (words <= others or others <= words) else ratio

@@ -1,7 +1,7 @@
 """How a chain runs: over the whole vocabulary until a truncation cuts it, and then over what is left."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import attrs
 import torch
@@ -14,7 +14,9 @@ from decodekit.place import Scope
 from decodekit.processor import Processor, StatefulProcessor
 from decodekit.scores import Memory, Part, Scores
 
-__all__ = ["applied", "cuts", "openings", "run"]
+__all__ = ["applied", "attempt", "cuts", "openings", "run"]
+
+_Result = TypeVar("_Result")
 
 _MOST = 4
 """A set of more than a fourth of the vocabulary is no shorter than the vocabulary."""
@@ -47,7 +49,16 @@ def applied(processor: Processor, logits: Tensor, history: History) -> Tensor:
     Raises:
         PluginError: it gives something else than logits of that shape.
     """
-    return _checked(processor, logits, processor(logits, history))
+    return _checked(processor, logits, attempt(processor, processor, logits, history))
+
+
+def attempt(processor: Processor, method: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Call a method of a processor; the traceback of an error names the processor."""
+    try:
+        return method(*arguments)
+    except Exception as error:
+        error.add_note(f"raised by the processor {processor.describe()}")
+        raise
 
 
 def _checked(processor: Processor, logits: Tensor, given: Tensor) -> Tensor:
@@ -96,10 +107,10 @@ class Flow:
         if not isinstance(processor, StatefulProcessor):
             return applied(processor, logits, self.history)
         given = [state[len(memory)] for state, memory in zip(self.states, self.memories, strict=True)]
-        processed = _checked(processor, logits, processor.process(logits, self.history, given))
-        for place, (kept, memory) in enumerate(
-            zip(processor.memory(logits, processed), self.memories, strict=True)
-        ):
+        processed = attempt(processor, processor.process, logits, self.history, given)
+        processed = _checked(processor, logits, processed)
+        remembered = attempt(processor, processor.memory, logits, processed)
+        for place, (kept, memory) in enumerate(zip(remembered, self.memories, strict=True)):
             memory.append(Memory(kept, None if ids is None else ids[place]))
         return processed
 
@@ -152,7 +163,7 @@ def _step(processor: Processor, reach: int, flow: Flow) -> list[Flow]:
 
 def _cut(processor: Processor, head: Head, flow: Flow) -> list[Flow]:
     """Cut the rows by the short form; those of which it is not sure by a wider head, or whole."""
-    cut = processor.cut(head)
+    cut = attempt(processor, processor.cut, head)
     if cut is not None and (cut.clear is None or bool(cut.clear.all())):
         flow.head = head.cut(cut.floor)
         return [flow]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from decodekit.chain import Chain, wide
-from decodekit.flow import applied, cuts
+from decodekit.flow import applied, attempt, cuts
 from decodekit.head import Head
 from decodekit.history import History, no_history
 from decodekit.processor import Processor
@@ -182,7 +182,7 @@ def _run(
                 applied(processor, head.logits, nothing), functools.partial(_all, processor, nothing)
             )
             continue
-        cut = processor.cut(head)
+        cut = attempt(processor, processor.cut, head)
         if cut is None:
             return head, torch.zeros(len(numbers), dtype=torch.bool, device=head.ids.device)
         head = head.kept(cut.floor)

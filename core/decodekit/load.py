@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from transformers import GenerationConfig
 
 from decodekit import graphs
 from decodekit.arguments import check_compile
@@ -198,9 +199,15 @@ def _backend(quant: Any, options: dict[str, Any]) -> QuantBackend:
         if "Did you mean" in str(error):
             raise
         arguments = list(inspect.signature(load).parameters)
-        meant = "".join(nearest(name, arguments) for name in options)
+        meant = "".join(_of_generate(name) or nearest(name, arguments) for name in options)
         raise ParameterError(f"{error}.{meant}" if meant else str(error)) from error
     return backend
+
+
+def _of_generate(name: str) -> str:
+    """What to say of an argument that belongs into the call of generate; else an empty text."""
+    known = name in ("strategy", "processors", "seed") or hasattr(GenerationConfig(), name)
+    return f" {name} is an argument of generate." if known else ""
 
 
 def device_of(device_map: Any) -> torch.device:

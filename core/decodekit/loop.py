@@ -36,12 +36,12 @@ def decode(
         inferring: the models of a call whose steps run in inference mode; the prompts never do, so that
             what modules make at their first pass is ordinary.
     """
-    with torch.no_grad():
-        batch.prefill()
-        strategy.start(batch)
-    yield
     device, mode = batch.target.device, torch.inference_mode() if inferring else torch.no_grad()
     try:
+        with torch.no_grad():
+            batch.prefill()
+            strategy.start(batch)
+        yield
         while batch.rows:
             if synced:
                 anywhere(True, device)
@@ -54,6 +54,9 @@ def decode(
                 batch.idle()
         with mode:
             strategy.finish(batch)
+    except Exception as error:
+        error.add_note(f"raised under the strategy {strategy.NAME!r}")
+        raise
     finally:
         wash(inferring)
 

@@ -10,6 +10,7 @@ from decodekit.chain import wide
 from decodekit.distribution import Drafts
 from decodekit.errors import PluginError
 from decodekit.forward import Forward
+from decodekit.model_inputs import ModelInputs
 from decodekit.row import TARGET, Row
 from decodekit.session import Session
 
@@ -42,6 +43,11 @@ class TrackedSession:
         self._known: list[bool] = []
         self._coming: Tensor | None = None  # int64 [B, 1], when that is what each row is to be fed
         self._begun = False  # whether what is committed next was fed already
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether the prompts have been fed."""
+        return self._given is not None
 
     @property
     def any_order(self) -> bool:
@@ -298,3 +304,17 @@ class Sessions(dict[str, TrackedSession]):
         """Refuse a name that nobody opened."""
         message = f"no session is called {name!r}: {', '.join(map(repr, self))} are open; see Batch.open"
         raise PluginError(message)
+
+    def with_prompts(self, name: str, inputs: ModelInputs | None) -> list[str]:
+        """The name of a new session if it is fed together with the prompts: if it is given ``inputs``.
+
+        Raises:
+            PluginError: the prompts were fed already, and their rows perhaps copied.
+        """
+        if inputs is not None and self[TARGET].is_fed:
+            message = (
+                f"the session {name!r} has inputs beside tokens, and the prompts have been fed: name "
+                "its model in Strategy.models, which opens it before, or open it without inputs"
+            )
+            raise PluginError(message)
+        return [name] if inputs is not None else []

@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache
 from transformers.generation.utils import ALL_CACHE_NAMES
 from transformers.utils import output_capturing
 
+from decodekit.arguments import of_load
 from decodekit.errors import ParameterError, UnsupportedArgumentError, nearest
 from decodekit.params import params_of
 
@@ -68,7 +69,7 @@ def merged_config(
     try:
         config, model_kwargs = model._prepare_generation_config(generation_config, **kwargs)
     except (AttributeError, TypeError) as error:  # of its own checks, which expect the right types
-        given = [name for name in kwargs if hasattr(GenerationConfig(), name)]
+        given = [f"{name}={value!r}" for name, value in kwargs.items() if hasattr(GenerationConfig(), name)]
         message = (
             f"the configuration is not allowed ({error}): look at {', '.join(given) or 'generation_config'}, "
             "whose types transformers.GenerationConfig documents"
@@ -110,7 +111,8 @@ def check_names(model: "PreTrainedModel", config: GenerationConfig, model_kwargs
             "tokenizer",
         ]
         unknown = [name for name in model_kwargs if name not in known]
-        message = f"{error}{''.join(_whose(name) or nearest(name, known) for name in unknown)}"
+        advice = [_whose(name) or of_load(name) or nearest(name, known) for name in unknown]
+        message = f"{error}{''.join(advice)}"
         raise ParameterError(message) from error
 
 

@@ -128,6 +128,33 @@ class Table(Processor):
         return logits + torch.tensor([self.values.get(token, 0.0) for token in range(logits.shape[1])])
 
 
+@pytest.mark.parametrize("part", ["bind", "init", "process", "memory", "advance", "forced"])
+def test_an_error_of_a_stateful_processor_comes_with_its_name(part):
+    def fail(*arguments):
+        raise KeyError(part)
+
+    broken = attrs.frozen(type("Broken", (Count,), {"NAME": "broken", part: fail}))
+    with pytest.raises(KeyError, match=part) as raised:
+        dk.generate(
+            MarkovModel.random(5, order=1), torch.tensor([[1]]), max_new_tokens=2, processors=[broken]
+        )
+    assert raised.value.__notes__[0] == "raised by the processor broken"
+
+
+@attrs.frozen
+class Lost(Add):
+    def __call__(self, logits, history):
+        return logits + history.nothing
+
+
+def test_an_error_of_a_processor_comes_with_its_name_and_values():
+    with pytest.raises(AttributeError, match="nothing") as raised:
+        dk.generate(
+            MarkovModel.random(5, order=1), torch.tensor([[1]]), max_new_tokens=2, processors=[Lost(3)]
+        )
+    assert raised.value.__notes__[0] == "raised by the processor add=3"
+
+
 def test_what_has_no_hash_is_in_a_group_of_its_own():
     one, other = (Chain([Table({1: 2.0})]) for _ in range(2))
     assert one.shape == one.shape != other.shape

@@ -149,10 +149,19 @@ def test_a_chain_is_taken_in_every_form(spec, chain):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ([["top_k"], "top_k", dk.Chain()], "processors has 3 values for 2 prompts"),
-        ([dk.Chain()], "processors has 1 values for 2 prompts"),
+        ([["top_k"], "top_k", dk.Chain()], "processors= holds 3 chains for 2 prompts"),
+        ([dk.Chain()], "processors= holds 1 chain for 2 prompts: give each its own, or a flat list"),
+        ([("top_k", 5)], r"write \('top_k', \{'top_k': 5\}\)"),
+        (["min_p", ["dry", 0.8]], r"write \('dry', \{'multiplier': 0.8\}\)"),
+        ([("top_k", [1, 2])], r"write \('top_k', \{'top_k': \[1, 2\]\}\)"),
+        (("top_k", 5), r"write \('top_k', \{'top_k': 5\}\)"),
+        ([[("top_k", 5)], None], r"write \('top_k', \{'top_k': 5\}\)"),
+        ([("p_less_", 5)], "Did you mean 'p_less'"),
         ([["top_k"], ("top_k", {"top_k": 2})], "give a flat list of processors for all prompts"),
-        ([("suppress_tokens", {"suppress_tokens": [[1]]})], "suppress_tokens has 1 values for 2 prompts"),
+        (
+            [("suppress_tokens", {"suppress_tokens": [[1]]})],
+            "suppress_tokens has 1 value for 2 prompts: .* one for all",
+        ),
         ("top_k=5 > top_n_sigma", "top_n_sigma measures the whole vocabulary"),
         (7, "7 is not a processor"),
         ([["top_k"], 7], "and 7 beside them"),
@@ -160,5 +169,20 @@ def test_a_chain_is_taken_in_every_form(spec, chain):
     ids=str,
 )
 def test_what_is_wrong_with_a_chain_is_named_before_the_model_runs(spec, message):
-    with pytest.raises(dk.ParameterError, match=message):
+    with pytest.raises((dk.ParameterError, dk.UnknownNameError), match=message):
         call(processors=spec)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            [-1.0, 0.5],
+            r"add do_sample=True.*\. Besides, temperature=-1.0 is not allowed: temperature",
+        ),
+        ([0.0, 0.5], "add do_sample=True, or leave it out$"),
+    ],
+)
+def test_values_that_are_wrong_twice_are_told_both(values, message):
+    with pytest.raises(dk.ParameterError, match=message):
+        dk.generate(MODEL, IDS, max_new_tokens=2, temperature=values)

@@ -65,6 +65,8 @@ def test_a_chain_is_what_its_text_says(text):
         ("a b", ParameterError, "write name, name=value or name(key=value, ...)"),
         ("top_k=", ParameterError, "'top_k=' in the chain"),
         ("top_k=(50", ParameterError, "top_k='(50' is not allowed"),
+        ("top_k=[1, 2]", ParameterError, "give generate the text itself: processors='top_k=[1, 2]'"),
+        ("dry(multiplier=[0, 1])", ParameterError, "multiplier=[0, 1] in the chain"),
         ("topk=50", UnknownNameError, "Did you mean 'top_k'"),
         ("top_k=-1", ParameterError, "top_k must be int in [0, inf)"),
         ("top_k(k=3)", ParameterError, "processor 'top_k' has no parameter 'k'"),

@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 from decodekit.discovery import points
-from decodekit.doctor import _Worker, diagnose
+from decodekit.doctor import _findings, _Worker, diagnose
 from decodekit.errors import PluginError
 from decodekit.settings import set_disabled
 
@@ -75,6 +75,31 @@ def test_every_patient_gets_its_own_finding(patients):
     (clash,) = (item for item in found if item.state == "duplicate")
     assert clash.problem.startswith("processors/mild is claimed by kit-twin-a:plug and kit-twin-b:plug")
     assert clash.remedy == "decodekit plugins disable kit-twin-b"
+
+
+@pytest.mark.parametrize(
+    ("module", "requirements", "remedy"),
+    [
+        ("PIL", ("attrs", "no-such-pillow>=9"), "pip install 'no-such-pillow>=9'"),
+        (
+            "PIL",
+            ("no-such; extra == 'more'",),
+            "pip install pillow  # if that is the package of the module PIL",
+        ),
+        ("google", (), "pip install protobuf  # if that is the package of the module google"),
+        ("soft", (), "pip install soft  # if that is the package of the module soft"),
+    ],
+)
+def test_a_missing_module_is_installed_by_the_name_of_its_package(
+    install_plugin, tmp_path, module, requirements, remedy
+):
+    install_plugin("kit-needs", "")
+    metadata = tmp_path / "kit_needs-1.2.dist-info" / "METADATA"
+    lines = "".join(f"Requires-Dist: {line}\n" for line in requirements)
+    metadata.write_text(metadata.read_text() + lines)
+    (point,) = (point for point in points() if point.dist.name == "kit-needs")
+    answer = {"entries": [], "failures": [["No module named ...", module]], "seconds": 0.1}
+    assert [item.remedy for item in _findings(point, answer, slow=1)] == [remedy]
 
 
 def test_without_fork_the_worker_itself_is_the_victim(patients, monkeypatch):

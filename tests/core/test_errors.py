@@ -39,13 +39,32 @@ def test_the_message_is_shown_as_it_was_written(name):
     ("name", "hint"),
     [
         ("min-p", " Did you mean 'min_p'?"),
-        ("topp", " Did you mean 'top_p' or 'top_k'?"),
+        ("topp", " Did you mean 'top_p'?"),
+        ("top", " Did you mean 'top_k' or 'top_p'?"),
         ("zzz", ""),
         ("", ""),
     ],
 )
 def test_near_misses_are_suggested_best_first(name, hint):
     assert nearest(name, ["top_k", "top_p", "min_p"]) == hint
+
+
+FIELDS = ["use_mtp", "do_sample", "stop_strings", "top_p", "num_beams", "pad_token_id", "temperature", "_own"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("temp", " Did you mean 'temperature'?"),
+        ("stop", " Did you mean 'stop_strings'?"),
+        ("beams", " Did you mean 'num_beams'?"),
+        ("tmperature", " Did you mean 'temperature'?"),
+        ("Temperature", " Did you mean 'temperature'?"),
+        *((nonsense, "") for nonsense in ("trust", "model_name", "load_in_8bit", "banana", "own_", "n")),
+    ],
+)
+def test_what_has_little_in_common_is_not_suggested(name, hint):
+    assert nearest(name, FIELDS) == hint
 
 
 def test_nothing_known_suggests_nothing():

@@ -166,7 +166,7 @@ def test_temperature_zero_is_greedy():
 )
 def test_a_wrong_number_of_values_is_named(arguments):
     (name,) = arguments
-    with pytest.raises(dk.ParameterError, match=f"{name} has . values for 2 prompts"):
+    with pytest.raises(dk.ParameterError, match=f"{name} has . values? for 2 prompts"):
         call(do_sample=True, **arguments)
 
 

@@ -299,6 +299,7 @@ def test_an_argument_that_is_wrong_for_all_is_nobodys_fault(tokenizer, arguments
         ),
         ({"output_scores": True}, dk.UnsupportedArgumentError, "token_logprobs=True"),
         ({"pixel_values": 1}, dk.UnsupportedArgumentError, "pixel_values is an argument of neither"),
+        ({"quant": "int8"}, dk.UnsupportedArgumentError, "quant is for loading"),
         ({"max_new_token": 1}, dk.UnsupportedArgumentError, "Did you mean 'max_new_tokens'"),
         ({"batch_size": 0}, dk.ParameterError, r"batch_size must be int in \[1, inf\)"),
         ({"errors": "skip"}, dk.ParameterError, "errors must be 'raise' or 'keep'"),

@@ -110,6 +110,8 @@ def test_an_unknown_option_is_named_with_the_nearest(tiny_folder):
     ("arguments", "message"),
     [
         ({"dtype": "float23"}, "dtype='float23'.*'float32'"),
+        ({"temperature": 0.5}, "leave 'temperature' out. temperature is an argument of generate."),
+        ({"seed": 1}, "leave 'seed' out. seed is an argument of generate."),
         ({"dtyp": "float32"}, "leave 'dtyp' out. Did you mean 'dtype'"),
         ({"device_map": "gpu"}, "device_map='gpu'.*'cuda:0'"),
     ],

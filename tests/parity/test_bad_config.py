@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import GenerationConfig
 
-from tests.parity.refusals import ACCEPTS, Case, assert_accepted, assert_refused
+from tests.parity.refusals import ACCEPTS, ONE, Case, assert_accepted, assert_refused
 
 BEAMS = {"num_beams": 2}
 
@@ -63,6 +63,15 @@ REFUSED = {
     ),
     "no beam": Case(arguments={"num_beams": 0}, match="num_beams=0 is not allowed", theirs=ZeroDivisionError),
     "half a beam": Case(arguments={"num_beams": 1.5}, match="num_beams=1.5", theirs=TypeError),
+    "beams text": Case(arguments={"num_beams": "2"}, match="num_beams='2' is not allowed", theirs=TypeError),
+    "prompt_lookup_num_tokens text": Case(
+        arguments={"prompt_lookup_num_tokens": "3", "input_ids": ONE},
+        match="prompt_lookup_num_tokens='3' is not allowed",
+        theirs=TypeError,
+    ),
+    "length_penalty number as text": Case(
+        arguments={**BEAMS, "length_penalty": "1"}, match="length_penalty='1' is not", theirs=TypeError
+    ),
     "length_penalty": Case(
         arguments={**BEAMS, "length_penalty": "a"}, match="length_penalty='a'", theirs=TypeError
     ),
@@ -100,8 +109,10 @@ REFUSED = {
         theirs=AttributeError,
     ),
     "guidance_scale": Case(arguments={"guidance_scale": "x"}, match="guidance_scale='x'", theirs=TypeError),
-    "suppress_tokens": Case(
-        arguments={"suppress_tokens": 5}, match="look at max_new_tokens, suppress_tokens", theirs=TypeError
+    "a type that transformers does not expect": Case(
+        arguments={"early_stopping": [True]},
+        match=r"look at max_new_tokens=3, early_stopping=\[True\]",
+        theirs=TypeError,
     ),
     "eos_token_id text": Case(arguments={"eos_token_id": "x"}, match="eos_token_id='x'", theirs=TypeError),
     "eos_token_id half": Case(arguments={"eos_token_id": 2.5}, match="eos_token_id=2.5", theirs=ACCEPTS),

@@ -43,6 +43,10 @@ INPUTS = {
     "decoding in the model's config": Case(
         model=with_decoding_in_its_config(), raises=ValueError, match="modify `model.generation_config`"
     ),
+    **{
+        f"{name} of load": Case(arguments={name: "auto"}, match=rf"{name} is for loading: decodekit\.load\(")
+        for name in ("quant", "dtype", "device_map", "load_in_8bit")
+    },
     "typo": Case(arguments={"max_new_token": 4}, match="max_new_token.*Did you mean 'max_new_tokens'"),
     "two inputs": Case(arguments={"inputs": IDS}, raises=ValueError, match="alongside input_ids"),
     "two sources": Case(

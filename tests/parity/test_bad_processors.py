@@ -8,22 +8,42 @@ from tests.parity.refusals import ACCEPTS, ONE, VOCAB, Case, assert_accepted, as
 NAN = float("nan")
 SAMPLE = {"do_sample": True}
 SAMPLING = {
-    "temperature": {-1.0: ValueError, "hot": ValueError, NAN: ValueError, float("inf"): ACCEPTS},
-    "top_p": {-0.1: ValueError, 1.5: ACCEPTS, "x": TypeError},
-    "top_k": {-1: ValueError, 2.5: ValueError, "x": ValueError, True: TypeError},
-    "top_h": {0.0: ValueError, -0.1: ValueError, 1.5: ValueError, "x": TypeError},
-    "min_p": {-0.1: ValueError, 1.5: ValueError, "x": TypeError},
-    "typical_p": {0.0: ValueError, -0.1: ValueError, 1.5: ACCEPTS, "x": TypeError},
-    "epsilon_cutoff": {-0.1: ACCEPTS, 1.5: ACCEPTS, "x": TypeError},
-    "eta_cutoff": {-0.1: ACCEPTS, 1.5: ACCEPTS, "x": TypeError},
+    "temperature": {
+        -1.0: ValueError,
+        "hot": ValueError,
+        "0.5": ValueError,
+        NAN: ValueError,
+        float("inf"): ACCEPTS,
+    },
+    "top_p": {-0.1: ValueError, 1.5: ACCEPTS, "x": TypeError, "0.5": TypeError},
+    "top_k": {-1: ValueError, 2.5: ValueError, "x": ValueError, "5": ValueError, True: TypeError},
+    "top_h": {0.0: ValueError, -0.1: ValueError, 1.5: ValueError, "x": TypeError, "0.5": TypeError},
+    "min_p": {-0.1: ValueError, 1.5: ValueError, "x": TypeError, "0.5": TypeError},
+    "typical_p": {0.0: ValueError, -0.1: ValueError, 1.5: ACCEPTS, "x": TypeError, "0.5": TypeError},
+    "epsilon_cutoff": {-0.1: ACCEPTS, 1.5: ACCEPTS, "x": TypeError, "0.1": TypeError},
+    "eta_cutoff": {-0.1: ACCEPTS, 1.5: ACCEPTS, "x": TypeError, "0.1": TypeError},
 }
 ALWAYS = {
-    "repetition_penalty": {0.0: ValueError, -1.0: ValueError, "x": ValueError, NAN: ValueError},
-    "encoder_repetition_penalty": {0.0: ValueError, -1.0: ValueError, "x": ValueError, NAN: ValueError},
-    "no_repeat_ngram_size": {-1: ACCEPTS, 1.5: ValueError, "x": TypeError},
-    "encoder_no_repeat_ngram_size": {-1: ACCEPTS, 1.5: ValueError, "x": TypeError},
+    "top_k": {"5": TypeError},
+    "repetition_penalty": {
+        0.0: ValueError,
+        -1.0: ValueError,
+        "x": ValueError,
+        "1.1": ValueError,
+        NAN: ValueError,
+    },
+    "encoder_repetition_penalty": {
+        0.0: ValueError,
+        -1.0: ValueError,
+        "x": ValueError,
+        "1.1": ValueError,
+        NAN: ValueError,
+    },
+    "no_repeat_ngram_size": {-1: ACCEPTS, 1.5: ValueError, "x": TypeError, "2": TypeError},
+    "encoder_no_repeat_ngram_size": {-1: ACCEPTS, 1.5: ValueError, "x": TypeError, "2": TypeError},
     "min_new_tokens": {1.5: ValueError, "x": TypeError},
     "renormalize_logits": {"x": ACCEPTS},
+    "remove_invalid_values": {"yes": ACCEPTS},
 }
 NUMBERS = [
     (name, value, error, sampling)
@@ -52,6 +72,7 @@ STRUCTURED = [
     ("forced_eos_token_id", 99, IndexError),
     ("forced_eos_token_id", [2, -1], ValueError),
     ("forced_eos_token_id", "x", TypeError),
+    ("forced_eos_token_id", "5", TypeError),
     ("forced_eos_token_id", 5.5, ValueError),
     ("exponential_decay_length_penalty", (1,), IndexError),
     ("exponential_decay_length_penalty", (1, 2, 3), ACCEPTS),
@@ -63,6 +84,7 @@ STRUCTURED = [
     ("suppress_tokens", [-1], ACCEPTS),
     ("suppress_tokens", [5.5], ACCEPTS),
     ("suppress_tokens", "x", ValueError),
+    ("suppress_tokens", "5", ValueError),
     ("begin_suppress_tokens", [-1], ACCEPTS),
     ("begin_suppress_tokens", [5.5], ACCEPTS),
     ("begin_suppress_tokens", "x", ValueError),
@@ -80,6 +102,12 @@ def test_a_number_out_of_range(name, value, theirs, sampling):
 def test_a_list_that_can_not_be_read(name, value, theirs):
     one = {"input_ids": ONE[:, :1]} if name == "forced_bos_token_id" else {}  # forced after one token
     assert_refused(Case(arguments={name: value, **one}, match=f"^{name}", theirs=theirs))
+
+
+@pytest.mark.parametrize("name", ["suppress_tokens", "begin_suppress_tokens"])
+def test_one_token_in_the_place_of_a_list(name):
+    match = f"^{name}=5 is not allowed: {name} must be a list of token ids"
+    assert_refused(Case(arguments={name: 5}, match=match, theirs=TypeError))
 
 
 def test_everything_suppressed():

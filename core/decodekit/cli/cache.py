@@ -1,4 +1,4 @@
-"""``decodekit cache``: what decodekit keeps on this machine: converted models and compiled kernels."""
+"""``decodekit cache``: what decodekit keeps on this machine."""
 
 import typer
 
@@ -9,7 +9,9 @@ from decodekit.kernels import kernel_files
 __all__ = ["cache"]
 
 cache = typer.Typer(
-    invoke_without_command=True, help="Show the converted models and the compiled kernels, or clear them."
+    invoke_without_command=True,
+    help="Show what is kept on this machine, or clear it: converted models, compiled kernels, and what the "
+    "benchmarks have converted for other engines.",
 )
 
 
@@ -29,9 +31,13 @@ def _show(ctx: typer.Context) -> None:
     if kernels:
         size = sum(file.stat().st_size for file in kernels)
         typer.echo(f"kernels: {len(kernels)} of compile=True, {size / 1e6:.0f} MB")
+    converted = [file for file in (cache_folder() / "bench").rglob("*") if file.is_file()]
+    if converted:
+        size = sum(file.stat().st_size for file in converted)
+        typer.echo(f"bench: converted for other engines, {size / 1e6:.0f} MB")
 
 
 @cache.command()
 def clear() -> None:
-    """Delete converted models and compiled kernels; a start that needs one makes it again."""
+    """Delete all of that; a start that needs some of it makes it again."""
     typer.echo(f"{clear_cache() / 1e6:.0f} MB are free again in {cache_folder()}")

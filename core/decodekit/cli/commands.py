@@ -40,8 +40,19 @@ class Commands(TyperGroup):
                 console.print_exception()
             console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(REFUSED) from error
+        except typer.BadParameter as error:
+            _name_value(error)
+            raise
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _name_value(error: typer.BadParameter) -> None:
+    """Put the value into the message of an option that can't be read; newer Typers leave it out."""
+    details = getattr(error.__cause__, "errors", None)  # of pydantic, by which they read
+    if callable(details):
+        message = f"{error.message[:1].lower()}{error.message[1:]}"
+        error.message = f"{details()[0]['input']!r} is not allowed: {message}"
 
 
 @contextlib.contextmanager

@@ -119,7 +119,11 @@ WRONG = [
     (b"not json\n", "ParameterError", "the line is not JSON: Expecting value at column 1"),
     (b"\xff\xfe\n", "ParameterError", "the line is not UTF-8: invalid start byte at byte 0"),
     (b"[" * 100_000 + b"\n", "ParameterError", "nested too deeply"),
-    ("", "ParameterError", "the prompt is empty"),
+    (
+        "",
+        "ParameterError",
+        "the prompt is empty: give it at least one token, or the token ids [256]",
+    ),
     ({"prompt": "x", "temprature": 1}, "ParameterError", "Did you mean 'temperature'"),
     ({"prompt": "x", "num_beams": 2, "top_k": 3}, "ParameterError", "top_k"),
     ({"prompt": "x", "max_new_tokens": "many"}, "ParameterError", "max_new_tokens='many' is not allowed"),
@@ -249,7 +253,7 @@ def test_a_file_of_another_kind_is_not_touched(batch, refused, tmp_path):
 
 def test_wrong_settings_leave_no_output_behind_that_would_be_in_the_way(batch, refused):
     assert "temperature" in refused(batch("--strategy", "sample", "--set", "temperature=-1", lines=LINES))
-    assert "Did you mean 'top_p'" in refused(batch("--set", "top_q=1"))
+    assert "or 'top_p'" in refused(batch("--set", "top_q=1"))
     assert batch().exit_code == 0
 
 

@@ -33,6 +33,13 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(generate, arguments, message,
     assert message in refused(generate("hello", *arguments))
 
 
+@pytest.mark.parametrize(("option", "value"), [("--seed", "abc"), ("--max-new-tokens", "-1")])
+def test_the_value_of_an_option_that_can_not_be_read_is_named(generate, option, value):
+    result = generate("hello", option, value)
+    assert result.exit_code == 2
+    assert re.search(f"Invalid value for '{option}': '?{value}'? is not allowed: input should", result.stderr)
+
+
 def test_a_missing_model_is_one_line_and_exit_code_2(run, refused):
     assert "no folder '/no/such'" in refused(run("generate", "hello", "--model", "/no/such"))
 

@@ -180,6 +180,13 @@ def test_what_the_command_cannot_show_is_refused(generate, arguments, said):
     assert not result.stdout
 
 
+def test_a_beginning_from_nothing_is_that_of_a_batch(run, generate, tiny_folder, tmp_path):
+    (tmp_path / "in").write_text("[256]\n")
+    run("batch", tmp_path / "in", tmp_path / "out", "--model", tiny_folder, "--max-new-tokens", 6)
+    alone = generate("", "--no-chat", "--json", "--max-new-tokens", 6)
+    assert json.loads((tmp_path / "out").read_text())["tokens"] == json.loads(alone.stdout)["tokens"]
+
+
 FIRST = """
 import attrs
 import decodekit as dk
