@@ -4,9 +4,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
-__all__ = ["GrowingLayer"]
+__all__ = ["GrowingLayer", "can_grow", "grow"]
 
 _ROOM = 64
 _SMALL = 1 << 16
@@ -25,6 +25,15 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no t
         self._keys = self._values = torch.empty(0)
         self._width = self._value_width = 0  # differ only while both are being replaced
         super().__init__()
+
+    @classmethod
+    def of(cls, layer: DynamicLayer) -> "GrowingLayer":
+        """What a dynamic layer holds, which is not copied."""
+        grown = cls()
+        if layer.is_initialized:
+            grown.lazy_initialization(layer.keys, layer.values)
+            grown.keys, grown.values = layer.keys, layer.values
+        return grown
 
     @property
     def keys(self) -> Tensor | None:
@@ -102,6 +111,22 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no t
         """Hold nothing."""
         self._width = self._value_width = 0
         self.is_initialized = False
+
+
+def can_grow(cache: Any) -> bool:
+    """Whether all layers of a cache keep every token where the model is, so that `grow` can replace them."""
+    if type(cache) is not DynamicCache or cache.offloading:
+        return False
+    return {type(layer) for layer in cache.layers} <= {DynamicLayer, GrowingLayer}
+
+
+def grow(cache: DynamicCache) -> None:
+    """Put growing layers that hold the same in the place of a cache's dynamic ones."""
+    cache.layers = [
+        layer if type(layer) is GrowingLayer else GrowingLayer.of(layer) for layer in cache.layers
+    ]
+    if cache.layer_class_to_replicate is not None:  # layers are made when a model first writes to them
+        cache.layer_class_to_replicate = GrowingLayer
 
 
 def _behind(held: Tensor, store: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from decodekit.checks import check_ids, check_mask, to_tensor
 from decodekit.choice import check_needs, check_vocabulary
 from decodekit.compiled import CompiledStep, asked_for, compiled_step, warn_without
 from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError, nearest
+from decodekit.growing import can_grow, grow
 from decodekit.guidance import Guidance
 from decodekit.heads import Heads
 from decodekit.keep import Keep
@@ -60,7 +61,12 @@ def open_target(
     if asked_for(model) if compiled is None else compiled:
         step = _step(model, request, strategy, keep, rows, cache, capacity)
     if step is not None:
-        cache, capacity = ("static", _roomy(capacity)) if graphs.are_for(model) else ("growing", capacity)
+        if graphs.are_for(model):
+            cache, capacity = "static", _roomy(capacity)
+        elif isinstance(cache, str):
+            cache = "growing"
+        else:
+            grow(cache)
     _check_callers_cache(request, rows, capacity)
     _check_prompt_inputs(request, rows, cached=cache != "none")
     if keep.attentions:
@@ -106,10 +112,12 @@ def _step(
     capacity: int,
 ) -> CompiledStep | OneToken | None:
     """The compiled step, ready for this call; None where there is none, and a warning says why."""
-    kind = cache if isinstance(cache, str) else type(cache).__name__
+    kind, graphed = cache if isinstance(cache, str) else type(cache).__name__, graphs.are_for(model)
+    wanted = "a dynamic cache of its own" if graphed else "a dynamic cache that keeps all tokens"
+    fits = cache == "dynamic" or (can_grow(cache) and not graphed)
     reasons = {
         "it needs a cache, and this call has none (use_cache=False)": kind == "none",
-        f"it needs a dynamic cache of its own, and this call's is {kind!r}": kind != "dynamic",
+        f"it needs {wanted}, and this call's is {kind!r}": not fits,
         "kernels give no hidden states or attentions": keep.attentions
         or keep.hidden_states
         or strategy.heads is not None
@@ -120,7 +128,7 @@ def _step(
     reason = next((reason for reason, found in reasons.items() if found), None)
     if reason is None:
         try:
-            if graphs.are_for(model):
+            if graphed:
                 return graphs.graphed_call(model, request.config, rows, _roomy(capacity))
             step = compiled_step(model)
             step.prepare(model, min(rows, step.most))

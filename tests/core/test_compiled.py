@@ -41,6 +41,7 @@ from transformers import (
     Qwen3ForCausalLM,
     SmolLM3Config,
     SmolLM3ForCausalLM,
+    StaticCache,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -64,9 +65,10 @@ def empty_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def model():
-    return made(LlamaForCausalLM, LlamaConfig(**SIZES, **HEADS, initializer_range=0.3))
+    return made(LlamaForCausalLM, LLAMA)
 
 
+LLAMA = LlamaConfig(**SIZES, **HEADS, initializer_range=0.3)
 PROMPTS = torch.tensor([[0, 0, 5, 7], [9, 4, 5, 4], [0, 3, 3, 3]])
 MASK = (PROMPTS != 0).long()
 
@@ -210,11 +212,13 @@ def test_a_model_without_a_compiled_step_runs_as_it_is_and_says_why(reason):
     [
         ("needs a cache", {"use_cache": False}),
         ("this call's is 'static'", {"cache_implementation": "static", "disable_compile": True}),
+        ("this call's is 'StaticCache'", {"past_key_values": lambda: StaticCache(LLAMA, 99)}),
         ("no hidden states", {"output_hidden_states": True, "return_dict_in_generate": True}),
         ("more than tokens", {"position_ids": torch.arange(4)[None]}),
     ],
 )
 def test_a_call_that_it_is_not_for_runs_as_it_is_and_says_why(model, reason, arguments):
+    arguments = {name: value() if callable(value) else value for name, value in arguments.items()}
     with pytest.warns(UserWarning, match=f"compile=True has no effect on LlamaForCausalLM: .*{reason}"):
         dk.generate(model, PROMPTS[1:2], compile=True, max_new_tokens=2, **arguments)
 

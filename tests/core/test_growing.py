@@ -1,9 +1,17 @@
+import decodekit as dk
+import pytest
 import torch
-from decodekit.growing import GrowingLayer
+from decodekit.growing import GrowingLayer, can_grow
 from decodekit.history import shift_right
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache
 from transformers.cache_utils import DynamicLayer
+
+LLAMA = LlamaConfig(
+    vocab_size=99, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4
+)
+WINDOWED = LlamaConfig(**{**LLAMA.to_dict(), "sliding_window": 4, "layer_types": ["sliding_attention"] * 2})
 
 STEPS = st.lists(
     st.one_of(
@@ -84,3 +92,28 @@ def test_a_copy_that_goes_on_leaves_what_the_other_holds():
     assert layer.get_seq_length() == 5
     assert not layer.keys.any()
     assert other.get_seq_length() == 8
+
+
+@pytest.mark.parametrize("make", [DynamicCache, lambda: DynamicCache(config=LLAMA)])
+@pytest.mark.parametrize("turns", [(True, True), (True, False, True), (False, True)])
+def test_a_conversation_goes_on_in_the_callers_cache(interpreted, make, turns):
+    """It is filled in place, as by transformers, and also serves calls without a compiled step."""
+    model = LlamaForCausalLM(LLAMA).eval()
+    cache, plain = make(), DynamicCache(config=LLAMA)
+    text = wanted = torch.tensor([[9, 4, 5, 4]])
+    call = {"max_new_tokens": 5, "min_new_tokens": 5, "pad_token_id": 0}
+    for compiled in turns:
+        mask = torch.ones_like(text)
+        text = dk.generate(model, text, attention_mask=mask, compile=compiled, past_key_values=cache, **call)
+        wanted = model.generate(wanted, attention_mask=mask, past_key_values=plain, **call)
+    assert text.tolist() == wanted.tolist()
+    for ours, theirs in zip(cache.layers, plain.layers, strict=True):
+        torch.testing.assert_close(ours.keys, theirs.keys, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ours.values, theirs.values, atol=1e-4, rtol=1e-4)
+
+
+def test_caches_that_forget_tokens_or_have_their_size_stay_what_they_are():
+    assert can_grow(DynamicCache(config=LLAMA))
+    assert not can_grow(DynamicCache(config=WINDOWED))
+    assert not can_grow(StaticCache(LLAMA, 8))
+    assert not can_grow("static")
