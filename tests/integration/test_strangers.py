@@ -136,7 +136,7 @@ def test_a_broken_stranger_stops_nobody_and_is_diagnosed(guests):
     assert "ternary" in {entry["name"] for entry in json.loads(found)["quant_backends"]}
     states = {item["plugin"].partition(":")[0]: item for item in json.loads(findings)}
     assert states["decodekit-min-k"]["state"] == "missing library"
-    assert states["decodekit-min-k"]["remedy"] == "pip install no_such_library"
+    assert states["decodekit-min-k"]["remedy"].partition("  #")[0] == "pip install no_such_library"
     assert states["decodekit-ternary"]["state"] in ("ok", "slow")
 
 
