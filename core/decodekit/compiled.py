@@ -103,7 +103,7 @@ def compiled_step(model: "PreTrainedModel") -> "CompiledStep":
 
 def _made_of(model: "PreTrainedModel") -> list[Any]:
     """What tells a model from the same one when it has been changed, but for the values of its weights."""
-    found: list[Any] = [model.config.to_dict()]
+    found: list[Any] = [model.config.to_dict(), model.config._attn_implementation]
     for part in model.modules():  # one walk, as every call asks
         found.append((type(part), type(part).forward, plain_values(part)))
         for tensor in (*part._parameters.values(), *part._buffers.values()):

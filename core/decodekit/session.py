@@ -244,7 +244,7 @@ class Session:
         inputs |= {"output_attentions": True} if asked.attentions else {}
         step = self.compiled
         run = step.for_pass(len(tokens), count, prompt=prompt) if step is not None else None
-        output = (run or self.model)(**inputs, return_dict=True)
+        output = (self.model if run is None else run)(**inputs, return_dict=True)
         if self._names.updates:
             self.inputs = attrs.evolve(self.inputs, given=carry_on(self.model, output, self.inputs.given))
         if self.heads is not None:

@@ -40,7 +40,7 @@ def wide_product(x: Tensor, rows: int, weight: Callable[[slice, torch.dtype], Te
         weight: gives the rows of a slice as a tensor of the type that is asked for.
     """
     size = x.shape[-1]
-    if has_arithmetic(x.device, x.dtype) or x.numel() < _FEWEST * size:
+    if has_arithmetic(x.device, x.dtype) or x.numel() < _FEWEST * size or not (rows and size):
         return linear(x, weight(slice(None), x.dtype))
     wide, step = x.float(), max(_SLICE // size, 1)
     parts = [
@@ -56,12 +56,11 @@ class WideLinear(nn.Module):
         """Stand in for a linear layer with an ordinary weight (`decodekit.streamed.is_plain_linear`)."""
         super().__init__()
         self.linear = linear
-        weight = cast("Tensor", linear.weight)
-        self._weight = (weight.t() if isinstance(linear, Conv1D) else weight,)  # in a tuple, to stay a view
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., N] from [..., K]."""
-        (weight,) = self._weight
+        weight = cast("Tensor", self.linear.weight)  # as it is now: training may put another in its place
+        weight = weight.t() if isinstance(self.linear, Conv1D) else weight
         result = wide_product(x, len(weight), lambda rows, dtype: weight[rows].to(dtype))
         bias = cast("Tensor | None", self.linear.bias)
         return result if bias is None else result + bias

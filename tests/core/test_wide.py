@@ -113,3 +113,17 @@ def test_prompts_go_through_the_model_where_the_cpu_calculates_in_its_type(
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     step = compiled_step(LlamaForCausalLM(LLAMA).eval().to(dtype))
     assert step.for_pass(1, 12, prompt=True) is step.for_pass(1, 17, prompt=False) is None
+
+
+@pytest.mark.parametrize("linear", [nn.Linear(6, 5), Conv1D(5, 6)], ids=["Linear", "Conv1D"])
+def test_a_weight_that_was_replaced_is_the_one_that_is_used(linear):
+    part, x = WideLinear(linear), torch.ones(1, 6)
+    linear.weight.data = linear.weight.data * 3 + 1
+    torch.testing.assert_close(part(x), linear(x))
+
+
+def test_another_attention_makes_another_step(interpreted):
+    model = LlamaForCausalLM(LLAMA).eval()
+    step = compiled_step(model)
+    model.set_attn_implementation("eager")
+    assert compiled_step(model) is not step
