@@ -97,7 +97,7 @@ def compiled_step(model: "PreTrainedModel") -> "CompiledStep":
     made_of = _made_of(model)
     step = _STEPS.get(model)
     if step is None or step.made_of != made_of:  # kernels take modules and weights for what they were
-        step = _STEPS[model] = CompiledStep(*_with_kernels(model), _wide(model), made_of)
+        step = _STEPS[model] = CompiledStep(*_kernel_twin(model), _wide_twin(model), made_of)
     return step
 
 
@@ -112,7 +112,7 @@ def _made_of(model: "PreTrainedModel") -> list[Any]:
 
 
 class CompiledStep:
-    """Runs passes of at most ``most`` tokens in the place of a model, and perhaps the larger ones."""
+    """Runs the passes of a model in its place: kernels those of at most ``most`` tokens after a prompt."""
 
     most = MOST_TOKENS
 
@@ -166,12 +166,15 @@ class CompiledStep:
         places = torch.arange(1, count + 1).expand(batch, -1)
         try:
             with torch.no_grad(), self._exactly():
-                model(input_ids=tokens[:, :1], past_key_values=cache, use_cache=True)
+                prompt = self.for_pass(batch, 1, prompt=True)
+                (model if prompt is None else prompt)(
+                    input_ids=tokens[:, :1], past_key_values=cache, use_cache=True
+                )
                 self(input_ids=tokens, position_ids=places, past_key_values=cache, use_cache=True)
         except NotCompilableError:
             raise
         except Exception as error:  # a model may do anything with what stands in for its parts
-            message = f"a pass through its kernels fails ({type(error).__name__}: {error})"
+            message = f"a pass through its twin fails ({type(error).__name__}: {error})"
             raise NotCompilableError(message) from error
         self._ready.add((batch, count))
 
@@ -196,7 +199,7 @@ def _twin(model: "PreTrainedModel") -> "PreTrainedModel":
         raise NotCompilableError(message) from error
 
 
-def _with_kernels(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":
+def _kernel_twin(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form]]":
     """A twin with kernels in the place of its layers."""
     _check_parts(model)
     twin = _twin(model)
@@ -217,7 +220,7 @@ def _with_kernels(model: "PreTrainedModel") -> "tuple[PreTrainedModel, list[Form
     return twin, list(forms.values())
 
 
-def _wide(model: "PreTrainedModel") -> "PreTrainedModel | None":
+def _wide_twin(model: "PreTrainedModel") -> "PreTrainedModel | None":
     """A twin with wide linear layers, where the model's own are slow for want of arithmetic in its type."""
     if has_arithmetic(model.device, model.dtype):
         return None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-__all__ = ["GrowingLayer", "can_grow", "grow"]
+__all__ = ["GrowingLayer", "grow", "why_not_growing"]
 
 _ROOM = 64
 _SMALL = 1 << 16
@@ -32,7 +32,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no t
         grown = cls()
         if layer.is_initialized:
             grown.lazy_initialization(layer.keys, layer.values)
-            grown.keys, grown.values = layer.keys, layer.values
+            grown._keys, grown._values = layer.keys, layer.values
+            grown._width, grown._value_width = layer.keys.shape[2], layer.values.shape[2]
         return grown
 
     @property
@@ -113,11 +114,14 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no t
         self.is_initialized = False
 
 
-def can_grow(cache: Any) -> bool:
-    """Whether all layers of a cache keep every token where the model is, so that `grow` can replace them."""
-    if type(cache) is not DynamicCache or cache.offloading:
-        return False
-    return {type(layer) for layer in cache.layers} <= {DynamicLayer, GrowingLayer}
+def why_not_growing(cache: Any) -> str | None:
+    """Why `grow` can't take a cache; None, if it can."""
+    if type(cache) is not DynamicCache:
+        return f"is a {type(cache).__name__}"
+    if cache.offloading:
+        return "is offloaded"
+    odd = next((layer for layer in cache.layers if type(layer) not in (DynamicLayer, GrowingLayer)), None)
+    return f"has layers of the kind {type(odd).__name__}, which forget tokens" if odd is not None else None
 
 
 def grow(cache: DynamicCache) -> None:

@@ -12,7 +12,7 @@ from decodekit.checks import check_ids, check_mask, to_tensor
 from decodekit.choice import check_needs, check_vocabulary
 from decodekit.compiled import CompiledStep, asked_for, compiled_step, warn_without
 from decodekit.errors import CapabilityError, ParameterError, UnsupportedArgumentError, nearest
-from decodekit.growing import can_grow, grow
+from decodekit.growing import grow, why_not_growing
 from decodekit.guidance import Guidance
 from decodekit.heads import Heads
 from decodekit.keep import Keep
@@ -65,8 +65,6 @@ def open_target(
             cache, capacity = "static", _roomy(capacity)
         elif isinstance(cache, str):
             cache = "growing"
-        else:
-            grow(cache)
     _check_callers_cache(request, rows, capacity)
     _check_prompt_inputs(request, rows, cached=cache != "none")
     if keep.attentions:
@@ -87,6 +85,8 @@ def open_target(
     session.compiled = step or compiled_call(model, config, session.cache)
     check_needs(strategy, session)
     _check_pieces(session, request)
+    if step is not None and session.cache is request.cache is not None:
+        grow(request.cache)  # not before: a call that is refused leaves it as it was
     return session
 
 
@@ -112,12 +112,10 @@ def _step(
     capacity: int,
 ) -> CompiledStep | OneToken | None:
     """The compiled step, ready for this call; None where there is none, and a warning says why."""
-    kind, graphed = cache if isinstance(cache, str) else type(cache).__name__, graphs.are_for(model)
-    wanted = "a dynamic cache of its own" if graphed else "a dynamic cache that keeps all tokens"
-    fits = cache == "dynamic" or (can_grow(cache) and not graphed)
+    graphed = graphs.are_for(model)
+    problem = _cache_problem(cache, graphed=graphed)
     reasons = {
-        "it needs a cache, and this call has none (use_cache=False)": kind == "none",
-        f"it needs {wanted}, and this call's is {kind!r}": not fits,
+        str(problem): problem is not None,
         "kernels give no hidden states or attentions": keep.attentions
         or keep.hidden_states
         or strategy.heads is not None
@@ -138,6 +136,20 @@ def _step(
             return step
     warn_without(model, reason)
     return None
+
+
+def _cache_problem(cache: "str | Cache", *, graphed: bool) -> str | None:
+    """Why there is no compiled step over a cache; None, if there may be one."""
+    if cache == "none":
+        return "it needs a cache, and this call has none (use_cache=False)"
+    if isinstance(cache, str):
+        own = f"it needs a dynamic cache of its own, and this call's is {cache!r}"
+        return None if cache == "dynamic" else own
+    if graphed:
+        return "it needs a cache of its own, and past_key_values is given"
+    problem = why_not_growing(cache)
+    wanted = f"it needs a dynamic cache that keeps all tokens, and this call's {problem}"
+    return None if problem is None else wanted
 
 
 def _roomy(capacity: int) -> int:

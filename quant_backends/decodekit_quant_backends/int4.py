@@ -74,8 +74,7 @@ class Int4Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., N] from [..., K]."""
-        result = wide_product(x, self.out_features, self._rows)
-        return result if self.bias is None else result + self.bias
+        return wide_product(x, self.out_features, self._rows, self.bias)
 
     def stream(self, x: Tensor) -> Tensor:
         """[n, N] from n tokens [n, K], for a compiled step."""

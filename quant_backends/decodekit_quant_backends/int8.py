@@ -58,9 +58,11 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., N] from [..., K]."""
-        codes = wide_product(x, self.out_features, lambda rows, dtype: self.weight[rows].to(dtype))
-        result = codes * self.scale.to(x.dtype)
-        return result if self.bias is None else result + self.bias
+        return wide_product(x, self.out_features, self._rows, self.bias)
+
+    def _rows(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        """Some rows of the weight; scaled before the sum, which float16 might not hold."""
+        return self.weight[rows].to(dtype).mul_(self.scale[rows, None].to(dtype))
 
     def stream(self, x: Tensor) -> Tensor:
         """[n, N] from n tokens [n, K], for a compiled step."""

@@ -212,7 +212,7 @@ def test_a_model_without_a_compiled_step_runs_as_it_is_and_says_why(reason):
     [
         ("needs a cache", {"use_cache": False}),
         ("this call's is 'static'", {"cache_implementation": "static", "disable_compile": True}),
-        ("this call's is 'StaticCache'", {"past_key_values": lambda: StaticCache(LLAMA, 99)}),
+        ("this call's is a StaticCache", {"past_key_values": lambda: StaticCache(LLAMA, 99)}),
         ("no hidden states", {"output_hidden_states": True, "return_dict_in_generate": True}),
         ("more than tokens", {"position_ids": torch.arange(4)[None]}),
     ],

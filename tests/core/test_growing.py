@@ -1,7 +1,8 @@
 import decodekit as dk
 import pytest
 import torch
-from decodekit.growing import GrowingLayer, can_grow
+from decodekit import sessions
+from decodekit.growing import GrowingLayer, why_not_growing
 from decodekit.history import shift_right
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,8 +113,29 @@ def test_a_conversation_goes_on_in_the_callers_cache(interpreted, make, turns):
         torch.testing.assert_close(ours.values, theirs.values, atol=1e-4, rtol=1e-4)
 
 
-def test_caches_that_forget_tokens_or_have_their_size_stay_what_they_are():
-    assert can_grow(DynamicCache(config=LLAMA))
-    assert not can_grow(DynamicCache(config=WINDOWED))
-    assert not can_grow(StaticCache(LLAMA, 8))
-    assert not can_grow("static")
+def test_a_cache_that_can_not_grow_has_a_reason():
+    assert why_not_growing(DynamicCache(config=LLAMA)) is None
+    assert why_not_growing(DynamicCache()) is None
+    assert "DynamicSlidingWindowLayer, which forget" in why_not_growing(DynamicCache(config=WINDOWED))
+    assert why_not_growing(StaticCache(LLAMA, 8)) == "is a StaticCache"
+    offloaded = DynamicCache(config=LLAMA)
+    offloaded.offloading = True
+    assert why_not_growing(offloaded) == "is offloaded"
+
+
+def test_a_call_that_is_refused_leaves_the_callers_cache_as_it_was(interpreted, monkeypatch):
+    model = LlamaForCausalLM(LLAMA).eval()
+    cache = DynamicCache(config=LLAMA)
+    text = model.generate(torch.tensor([[9, 4, 5]]), past_key_values=cache, max_new_tokens=4)
+
+    def refuse(*args):
+        message = "something is missing"
+        raise dk.CapabilityError(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "check_needs", refuse)
+        with pytest.raises(dk.CapabilityError):
+            dk.generate(model, text, past_key_values=cache, max_new_tokens=2, compile=True)
+    assert {type(layer) for layer in cache.layers} == {DynamicLayer}
+    dk.generate(model, text, past_key_values=cache, max_new_tokens=2, compile=True)
+    assert {type(layer) for layer in cache.layers} == {GrowingLayer}

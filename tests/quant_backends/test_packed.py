@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from decodekit import wide
 from decodekit.kernels import Kernel, compile_kernel
 from decodekit_quant_backends.int4 import Int4Linear
 from decodekit_quant_backends.int8 import Int8Linear
@@ -36,12 +37,26 @@ def test_the_compiled_stream_is_the_forward(make, monkeypatch, tmp_path):
         torch.testing.assert_close(Kernel.load(path).run([x])[0], layer(x))
 
 
+@pytest.mark.parametrize("tokens", [7, 8])
 @pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
-def test_many_tokens_of_half_precision_are_multiplied_in_float32(make, monkeypatch):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+def test_many_tokens_of_half_precision_are_multiplied_in_float32(make, tokens, monkeypatch):
+    monkeypatch.setitem(wide._CALCULATES, torch.bfloat16, False)
     layer = make(nn.Linear(192, 24))
-    x = torch.randn(12, 192).bfloat16()
+    asked, rows = [], layer._rows
+    monkeypatch.setattr(layer, "_rows", lambda part, dtype: (asked.append(dtype), rows(part, dtype))[1])
+    x = torch.randn(tokens, 192).bfloat16()
     with torch.no_grad():
         exact = layer(x.float())
         layer.bias = nn.Parameter(layer.bias.bfloat16())
         torch.testing.assert_close(layer(x).float(), exact, atol=2e-2, rtol=1e-2)
+    assert asked == [torch.float32, torch.float32 if tokens == 8 else torch.bfloat16]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("tokens", [1, 8])
+def test_sums_that_float16_holds_only_when_they_are_scaled(tokens, fast, monkeypatch):
+    monkeypatch.setitem(wide._CALCULATES, torch.float16, fast)
+    linear = nn.Linear(1024, 4, bias=False)
+    nn.init.ones_(linear.weight)
+    x = torch.ones(tokens, 1024, dtype=torch.float16)
+    torch.testing.assert_close(Int8Linear(linear)(x), torch.full((tokens, 4), 1024.0).half())
