@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from decodekit.errors import ParameterError
 
-__all__ = ["check_compile", "check_objects", "check_streamer", "check_values", "of_load"]
+__all__ = ["check_compile", "check_objects", "check_streamer", "check_values"]
 
 
 @attrs.frozen
@@ -83,19 +83,6 @@ _RULES = {
     "stop_strings": _Rule(_are_texts, "a text or a list of texts, none of them empty"),
     "do_sample": _Rule(lambda value: isinstance(value, bool), "True or False"),
 }
-
-
-_OF_LOAD = (
-    *("quant", "dtype", "device_map", "revision", "device", "torch_dtype", "quantization_config"),
-    *("load_in_4bit", "load_in_8bit", "gguf_file"),
-)
-
-
-def of_load(name: str) -> str:
-    """What to say of an argument that only `load` or from_pretrained knows; else an empty text."""
-    if name not in _OF_LOAD:
-        return ""
-    return f" {name} is for loading: decodekit.load(name_or_path, quant=..., dtype=..., device_map=...)."
 
 
 def check_values(values: Mapping[str, Any]) -> None:

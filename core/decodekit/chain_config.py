@@ -136,8 +136,10 @@ def check_lengths(rows: Mapping[str, Sequence[Any]], prompts: int) -> None:
     """Raise `ParameterError` when a parameter has values for another number of prompts."""
     for name, values in rows.items():
         if len(values) != prompts:
-            count = "1 value" if len(values) == 1 else f"{len(values)} values"
-            message = f"{name} has {count} for {prompts} prompts: give one a prompt, or one for all"
+            message = (
+                f"{name} has {_counted(len(values), 'value')} for {_counted(prompts, 'prompt')}: "
+                "give one a prompt, or one for all"
+            )
             raise ParameterError(message)
 
 
@@ -190,6 +192,10 @@ def configured(
     return slots
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def _is_inactive(field: Field, value: Any) -> bool:
     if field.name == "temperature" and value == 0:
         return True  # such a row takes the argmax
@@ -197,8 +203,11 @@ def _is_inactive(field: Field, value: Any) -> bool:
 
 
 def wrong_values(field: Field, values: Sequence[Any]) -> list[str]:
-    """What is wrong with values of a field, apart from their having no effect."""
-    first = next(iter(params_of(registry().entry("processors", field.name).cls).values()))
+    """What is wrong with values of a field, apart from their having no effect, if its processor is here."""
+    try:
+        first = next(iter(params_of(registry().entry("processors", field.name).cls).values()))
+    except UnknownNameError:
+        return []
     wrong = []
     for value in values:
         try:
@@ -248,6 +257,7 @@ def explicit(specs: Any, prompts: int) -> list[Slot]:
     ``specs`` is a chain, its text, one processor, or a sequence of processors; or a sequence with a chain
     for each prompt: `Chain` objects, lists of processors, and None for no chain.
     """
+    _refuse_short(specs)
     if isinstance(specs, (list, tuple)) and not _is_pair(specs) and any(map(_is_chain, specs)):
         return _chain_of_each(specs, prompts)
     return [_place(spec, prompts) for spec in _spelled_out(specs)]
@@ -269,6 +279,7 @@ def _is_short(spec: Any) -> bool:
 
 
 def _is_numeric(value: Any) -> bool:
+    value = value.tolist() if hasattr(value, "tolist") else value  # of numpy and torch
     if isinstance(value, (list, tuple)):
         return len(value) > 0 and all(map(_is_numeric, value))
     return isinstance(value, (int, float))
@@ -307,10 +318,9 @@ def _chain_of_each(specs: Sequence[Any], prompts: int) -> list[Slot]:
         )
         raise ParameterError(message)
     if len(specs) != prompts:
-        count = "1 chain" if len(specs) == 1 else f"{len(specs)} chains"
         message = (
-            f"processors= holds {count} for {prompts} prompts: give each its own, or a flat list of "
-            "processors for all prompts"
+            f"processors= holds {_counted(len(specs), 'chain')} for {_counted(prompts, 'prompt')}: give each "
+            "its own, or a flat list of processors for all prompts"
         )
         raise ParameterError(message)
     slots: list[Slot] = []

@@ -183,11 +183,15 @@ def default_strategy(
 
 
 def _checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords for a strategy; in those of transformers a text is no number, as it is there."""
+    """The keywords for a strategy; in those of transformers a text is no number, mostly as it is there."""
     infos = params_of(cls)
     return {
-        name: infos[name].check(value) if name in _OF_STRATEGIES else value for name, value in values.items()
+        name: value if name in _READ_FROM_TEXT else infos[name].check(value) for name, value in values.items()
     }
+
+
+_READ_FROM_TEXT = ("num_assistant_tokens", "assistant_confidence_threshold")
+"""Numbers that transformers reads from texts, too."""
 
 
 def _why(config: GenerationConfig) -> str:

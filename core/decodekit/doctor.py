@@ -285,10 +285,9 @@ def _findings(point: EntryPoint, answer: dict[str, Any], slow: float) -> Iterato
         return
     absent = sorted({need for _, _, *needs in answer["entries"] for need in needs})
     if absent:
-        wanted = " ".join(f"'{need}'" for need in absent)
         names_of = ", ".join(name for _, name, *needs in answer["entries"] if needs)
         problem = f"{names_of} can't be used without {', '.join(absent)}"
-        yield Finding(key, "missing library", problem, f"pip install {wanted}", names, seconds)
+        yield Finding(key, "missing library", problem, f"pip install {shlex.join(absent)}", names, seconds)
     elif seconds > slow:
         problem = f"its import takes {seconds:.1f} s, before every command: a plugin should import late"
         yield Finding(key, "slow", problem, out, names, seconds)
@@ -303,7 +302,7 @@ def _install(point: EntryPoint, module: str) -> str:
     """
     absent = missing_requirements((point.dist.requires if point.dist else None) or ())
     if absent:
-        return "pip install " + " ".join(f"'{need}'" for need in absent)
+        return f"pip install {shlex.join(absent)}"
     package = _PACKAGES.get(module, module)
     return f"pip install {package}  # if that is the package of the module {module}"
 

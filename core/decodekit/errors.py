@@ -106,6 +106,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 _ALIKE = 0.6
+"""What is less like a name has nothing to do with it."""
 _AS_GOOD = 0.15
 """What is further from the best than this only distracts from it."""
 

@@ -57,8 +57,16 @@ def attempt(processor: Processor, method: Callable[..., _Result], *arguments: An
     try:
         return method(*arguments)
     except Exception as error:
-        error.add_note(f"raised by the processor {processor.describe()}")
+        error.add_note(f"raised by the processor {_shown(processor)}")
         raise
+
+
+def _shown(processor: Processor) -> str:
+    """The processor in short; one whose values can't be shown by its name."""
+    try:
+        return processor.describe()
+    except Exception:  # its own code, which must not hide the error that is being told
+        return processor.NAME or type(processor).__name__
 
 
 def _checked(processor: Processor, logits: Tensor, given: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 from transformers import GenerationConfig
 
-from decodekit.arguments import of_load
 from decodekit.batch_items import Item
 from decodekit.batch_results import PromptResult
 from decodekit.batch_run import BatchRun
@@ -189,4 +188,6 @@ def _refuse(kwargs: Mapping[str, Any], known: Iterable[str]) -> None:
             raise UnsupportedArgumentError(message)
         if name not in known and name not in _REFUSED:
             message = f"{name} is an argument of neither generate_batch nor the strategy."
+            from decodekit.load import of_load  # not above: it takes long, and nobody needs it but errors
+
             raise UnsupportedArgumentError(message + (of_load(name) or nearest(name, sorted(known))))

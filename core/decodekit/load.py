@@ -206,8 +206,15 @@ def _backend(quant: Any, options: dict[str, Any]) -> QuantBackend:
 
 def _of_generate(name: str) -> str:
     """What to say of an argument that belongs into the call of generate; else an empty text."""
-    known = name in ("strategy", "processors", "seed") or hasattr(GenerationConfig(), name)
+    known = name in ("strategy", "processors", "seed") or name in vars(GenerationConfig())
     return f" {name} is an argument of generate." if known else ""
+
+
+def of_load(name: str) -> str:
+    """What to say of an argument of generate that belongs into `load`; else an empty text."""
+    known = name in _ELSEWHERE or name in inspect.signature(load).parameters
+    instead = _ELSEWHERE.get(name, f"{name}=")
+    return f" {name} is for loading, by decodekit.load: use {instead}." if known else ""
 
 
 def device_of(device_map: Any) -> torch.device:

@@ -79,8 +79,8 @@ class ParamInfo:
     def check(self, value: Any) -> Any:
         """Return ``value`` in the parameter's own type, or raise `ParameterError`.
 
-        An integral float is taken for an int and an int for a float; a bool is never a number. Lists
-        and arrays are taken for tuples, a mapping for its pairs, and a single item for a tuple of one.
+        An integral float is taken for an int and an int for a float; a bool is never a number. Lists, sets,
+        ranges and arrays are taken for tuples, a mapping for its pairs, a single item for a tuple of one.
         """
         if value is None and type(None) in typing.get_args(self.type):
             return None
@@ -129,7 +129,7 @@ def _convert(kind: Any, value: Any) -> Any:
 
 def _items(kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
     items = tuple(value.items()) if isinstance(value, Mapping) else value
-    items = items if isinstance(items, (tuple, list)) else (items,)
+    items = tuple(items) if isinstance(items, (tuple, list, set, frozenset, range)) else (items,)
     kinds = kinds[:1] * len(items) if kinds[-1] is Ellipsis else kinds
     if len(kinds) != len(items):
         raise ValueError

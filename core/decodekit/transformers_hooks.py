@@ -12,7 +12,6 @@ from transformers.cache_utils import Cache
 from transformers.generation.utils import ALL_CACHE_NAMES
 from transformers.utils import output_capturing
 
-from decodekit.arguments import of_load
 from decodekit.errors import ParameterError, UnsupportedArgumentError, nearest
 from decodekit.params import params_of
 
@@ -69,7 +68,8 @@ def merged_config(
     try:
         config, model_kwargs = model._prepare_generation_config(generation_config, **kwargs)
     except (AttributeError, TypeError) as error:  # of its own checks, which expect the right types
-        given = [f"{name}={value!r}" for name, value in kwargs.items() if hasattr(GenerationConfig(), name)]
+        fields = vars(GenerationConfig())
+        given = [f"{name}={value!r}" for name, value in kwargs.items() if name in fields]
         message = (
             f"the configuration is not allowed ({error}): look at {', '.join(given) or 'generation_config'}, "
             "whose types transformers.GenerationConfig documents"
@@ -110,6 +110,8 @@ def check_names(model: "PreTrainedModel", config: GenerationConfig, model_kwargs
             "seed",
             "tokenizer",
         ]
+        from decodekit.load import of_load  # not above: it loads what this module is for
+
         unknown = [name for name in model_kwargs if name not in known]
         advice = [_whose(name) or of_load(name) or nearest(name, known) for name in unknown]
         message = f"{error}{''.join(advice)}"

@@ -33,27 +33,28 @@ def expected_tokens(rate: float, drafted: int) -> float:
 
 @attrs.define(eq=False)
 class Costs:
-    """Seconds by length: the median of recent measurements, and straight lines between and behind them.
+    """Seconds by length: the median of recent measurements, and straight lines between and behind them."""
 
-    Attributes:
-        lengths: the lengths that were measured, ascending.
-    """
-
-    lengths: list[int] = attrs.field(factory=list)
-    _seen: dict[int, deque[float]] = attrs.field(factory=dict)
-    _medians: dict[int, float] = attrs.field(factory=dict)
+    _lengths: list[int] = attrs.field(factory=list, init=False)
+    _seen: dict[int, deque[float]] = attrs.field(factory=dict, init=False)
+    _medians: dict[int, float] = attrs.field(factory=dict, init=False)
 
     def add(self, length: int, seconds: float) -> None:
         """Note a measurement."""
         if length not in self._seen:
             self._seen[length] = deque(maxlen=RECENT)
-            bisect.insort(self.lengths, length)
+            bisect.insort(self._lengths, length)
         self._seen[length].append(seconds)
         self._medians[length] = statistics.median(self._seen[length])
 
+    @property
+    def shortest(self) -> int | None:
+        """The shortest length that was measured."""
+        return self._lengths[0] if self._lengths else None
+
     def at(self, length: int) -> float:
         """The seconds of a length; before the first that was measured its own; unmeasured, 0."""
-        known, medians = self.lengths, self._medians
+        known, medians = self._lengths, self._medians
         if not known:
             return 0.0
         if length in medians:
@@ -142,7 +143,7 @@ class Economics:
         """Seconds of a pass; a unit of its own before anything was measured."""
         if self._plain_known:
             return self.passes.at(drafted)
-        first = self.passes.lengths[0] if self.passes.lengths else 0
+        first = self.passes.shortest or 0
         plain = (self.passes.at(first) or 1.0) / _added(first)
         return plain * _added(drafted)
 

@@ -7,6 +7,8 @@ import torch
 from decodekit import CallContext, History, ParameterError, Processor, StatefulProcessor, param
 from decodekit.chain import Chain
 from decodekit.distribution import Distribution
+from decodekit.flow import applied
+from decodekit.history import no_history
 from decodekit.testing.models import MarkovModel
 
 
@@ -153,6 +155,13 @@ def test_an_error_of_a_processor_comes_with_its_name_and_values():
             MarkovModel.random(5, order=1), torch.tensor([[1]]), max_new_tokens=2, processors=[Lost(3)]
         )
     assert raised.value.__notes__[0] == "raised by the processor add=3"
+
+
+def test_an_error_is_not_hidden_by_what_tells_its_processor(monkeypatch):
+    monkeypatch.setattr(Lost, "describe", lambda self: self.nothing)
+    with pytest.raises(AttributeError, match="'History'") as raised:
+        applied(Lost(3), torch.zeros(1, 3), no_history(1, torch.device("cpu")))
+    assert raised.value.__notes__ == ["raised by the processor add"]
 
 
 def test_what_has_no_hash_is_in_a_group_of_its_own():

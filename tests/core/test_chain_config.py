@@ -155,6 +155,8 @@ def test_a_chain_is_taken_in_every_form(spec, chain):
         (["min_p", ["dry", 0.8]], r"write \('dry', \{'multiplier': 0.8\}\)"),
         ([("top_k", [1, 2])], r"write \('top_k', \{'top_k': \[1, 2\]\}\)"),
         (("top_k", 5), r"write \('top_k', \{'top_k': 5\}\)"),
+        (("top_k", [1, 2]), r"write \('top_k', \{'top_k': \[1, 2\]\}\)"),
+        ([("top_k", torch.tensor(5))], r"write \('top_k', \{'top_k': tensor\(5\)\}\)"),
         ([[("top_k", 5)], None], r"write \('top_k', \{'top_k': 5\}\)"),
         ([("p_less_", 5)], "Did you mean 'p_less'"),
         ([["top_k"], ("top_k", {"top_k": 2})], "give a flat list of processors for all prompts"),

@@ -82,6 +82,11 @@ def test_every_patient_gets_its_own_finding(patients):
     [
         ("PIL", ("attrs", "no-such-pillow>=9"), "pip install 'no-such-pillow>=9'"),
         (
+            "no_such",
+            ("no-such>=1; python_version >= '3.9'", "other-such"),
+            """pip install 'no-such>=1; python_version >= '"'"'3.9'"'"'' other-such""",
+        ),
+        (
             "PIL",
             ("no-such; extra == 'more'",),
             "pip install pillow  # if that is the package of the module PIL",

@@ -304,7 +304,7 @@ def test_an_argument_that_is_wrong_for_all_is_nobodys_fault(tokenizer, arguments
         ({"batch_size": 0}, dk.ParameterError, r"batch_size must be int in \[1, inf\)"),
         ({"errors": "skip"}, dk.ParameterError, "errors must be 'raise' or 'keep'"),
         ({"seed": [1, 2]}, dk.ParameterError, "seed has 2 values for 1 prompts"),
-        ({"max_new_tokens": [1, 2]}, dk.ParameterError, "max_new_tokens has 2 values for 1 prompts"),
+        ({"max_new_tokens": [1, 2]}, dk.ParameterError, "max_new_tokens has 2 values for 1 prompt:"),
         ({"strategy": "gredy"}, dk.UnknownNameError, "greedy"),
         (
             {"custom_generate": lambda model, input_ids: None},

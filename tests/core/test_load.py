@@ -111,6 +111,7 @@ def test_an_unknown_option_is_named_with_the_nearest(tiny_folder):
     [
         ({"dtype": "float23"}, "dtype='float23'.*'float32'"),
         ({"temperature": 0.5}, "leave 'temperature' out. temperature is an argument of generate."),
+        ({"validate": True}, "leave 'validate' out$"),
         ({"seed": 1}, "leave 'seed' out. seed is an argument of generate."),
         ({"dtyp": "float32"}, "leave 'dtyp' out. Did you mean 'dtype'"),
         ({"device_map": "gpu"}, "device_map='gpu'.*'cuda:0'"),

@@ -171,6 +171,11 @@ def test_tuples_of_tuples_are_taken_from_lists_mappings_and_texts(name, given, t
     assert getattr(build(Nested, {name: text}), name) == value
 
 
+@pytest.mark.parametrize("values", [{(1, 2)}, frozenset({(1, 2)}), [range(1, 3)]])
+def test_sets_and_ranges_are_taken_for_tuples(values):
+    assert Nested(words=values).words == ((1, 2),)
+
+
 def test_numbers_and_arrays_of_numpy_and_torch_are_taken():
     assert Nested(words=torch.tensor([[1, 2], [3, 4]])).words == ((1, 2), (3, 4))
     assert Nested(words=[[np.int64(3)]]).words == ((3,),)

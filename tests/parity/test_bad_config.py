@@ -69,6 +69,11 @@ REFUSED = {
         match="prompt_lookup_num_tokens='3' is not allowed",
         theirs=TypeError,
     ),
+    "max_matching_ngram_size text": Case(
+        arguments={"prompt_lookup_num_tokens": 2, "max_matching_ngram_size": "2", "input_ids": ONE},
+        match="max_matching_ngram_size='2' is not allowed",
+        theirs=TypeError,
+    ),
     "length_penalty number as text": Case(
         arguments={**BEAMS, "length_penalty": "1"}, match="length_penalty='1' is not", theirs=TypeError
     ),

@@ -44,7 +44,7 @@ INPUTS = {
         model=with_decoding_in_its_config(), raises=ValueError, match="modify `model.generation_config`"
     ),
     **{
-        f"{name} of load": Case(arguments={name: "auto"}, match=rf"{name} is for loading: decodekit\.load\(")
+        f"{name} of load": Case(arguments={name: "auto"}, match=f"{name} is for loading, by decodekit.load")
         for name in ("quant", "dtype", "device_map", "load_in_8bit")
     },
     "typo": Case(arguments={"max_new_token": 4}, match="max_new_token.*Did you mean 'max_new_tokens'"),

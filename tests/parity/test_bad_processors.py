@@ -110,6 +110,12 @@ def test_one_token_in_the_place_of_a_list(name):
     assert_refused(Case(arguments={name: 5}, match=match, theirs=TypeError))
 
 
+@pytest.mark.parametrize("name", ["suppress_tokens", "begin_suppress_tokens"])
+@pytest.mark.parametrize("tokens", [{3, 4}, range(3, 5)])
+def test_other_collections_of_tokens(name, tokens):
+    assert_accepted(Case(arguments={name: tokens}, theirs=ACCEPTS))
+
+
 def test_everything_suppressed():
     """transformers takes the argmax of -inf."""
     case = Case(

@@ -292,6 +292,8 @@ def test_costs_lie_on_lines_between_what_was_measured():
     for slow in (90.0, 4.0):  # one that was disturbed
         costs.add(5, slow)
     assert costs.at(5) == 4.0
+    costs.add(3, 1.0)
+    assert [costs.at(length) for length in range(1, 8)] == [2.0, 1.5, 1.0, 2.5, 4.0, 4.5, 5.0]
 
 
 def simulated(rate, seconds, steps, most=8):

@@ -51,8 +51,9 @@ def _name_value(error: typer.BadParameter) -> None:
     """Put the value into the message of an option that can't be read; newer Typers leave it out."""
     details = getattr(error.__cause__, "errors", None)  # of pydantic, by which they read
     if callable(details):
+        values = [detail["input"] for detail in details() if "input" in detail]
         message = f"{error.message[:1].lower()}{error.message[1:]}"
-        error.message = f"{details()[0]['input']!r} is not allowed: {message}"
+        error.message = f"{values[0]!r} is not allowed: {message}" if values else error.message
 
 
 @contextlib.contextmanager
