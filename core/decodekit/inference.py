@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from decodekit.keep import Keep
 from decodekit.strategy import Strategy
-from decodekit.transformers_hooks import hooked_part
+from decodekit.transformers_hooks import is_hooked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,7 +36,13 @@ def _is_plain(model: "PreTrainedModel") -> bool:
     """Whether a model is made of ordinary modules and parameters that nobody watches."""
     if model.training or torch.is_autocast_enabled(model.device.type):
         return False
-    return hooked_part(model) is None and all(type(value) is nn.Parameter for value in model.parameters())
+    return not any(map(_is_watched, model.modules()))
+
+
+def _is_watched(part: nn.Module) -> bool:
+    """Whether a module has hooks, or weights of a kind of their own."""
+    weights = (type(value) for value in part._parameters.values() if value is not None)
+    return is_hooked(part) or any(kind is not nn.Parameter for kind in weights)
 
 
 def wash(models: "Iterable[PreTrainedModel]") -> None:

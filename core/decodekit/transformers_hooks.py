@@ -32,6 +32,7 @@ __all__ = [
     "has_own_positions",
     "heal_tokens",
     "hooked_part",
+    "is_hooked",
     "main_input",
     "merged_config",
     "own_positions",
@@ -276,14 +277,15 @@ def heal_tokens(model: "PreTrainedModel", input_ids: Tensor, tokenizer: Any) -> 
 
 
 def hooked_part(model: "PreTrainedModel") -> str | None:
-    """The name of a module with hooks of somebody; those by which transformers records outputs are none."""
-    hooked = next(filter(_is_hooked, model.modules()), None)
+    """The name of a module with hooks of somebody, see `is_hooked`; None where there is none."""
+    hooked = next(filter(is_hooked, model.modules()), None)
     if hooked is None:
         return None
     return next(name or "the model" for name, part in model.named_modules() if part is hooked)
 
 
-def _is_hooked(part: torch.nn.Module) -> bool:
+def is_hooked(part: torch.nn.Module) -> bool:
+    """Whether somebody has hooks on a module, other than those by which transformers records outputs."""
     hooks = (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
     theirs = all(getattr(hook, "__module__", None) == output_capturing.__name__ for hook in hooks)
     return not theirs or "_hf_hook" in vars(part)  # accelerate's, which moves its weights or inputs

@@ -37,6 +37,7 @@ class Row:
         slow: takes minutes, and is measured only when it is asked for.
         warm: whether the first run of each is not counted.
         runs: the most counted runs of each.
+        times: how many times as many runs it gets, where they are short and differ a lot.
     """
 
     base: str
@@ -49,6 +50,7 @@ class Row:
     slow: bool = False
     warm: bool = True
     runs: int | None = None
+    times: int = 1
 
 
 @attrs.frozen
@@ -129,7 +131,7 @@ def measure(row: Row, runs: int, seconds: float) -> tuple[list[float], list[floa
     Raises:
         Missing: what the row needs is not on this machine.
     """
-    most = min(runs, row.runs or runs)
+    most = min(runs, row.runs or runs) * row.times
     if row.warm:
         row.theirs()
         row.ours()

@@ -23,6 +23,12 @@ def test_a_row_can_spare_the_first_run_and_have_fewer_runs():
     assert "".join(order) == "bo" * 2
 
 
+def test_a_row_of_short_runs_has_more_of_them():
+    row, order = recorded(times=3)
+    assert [len(kept) for kept in measure(row, 2, 60)] == [6, 6]
+    assert "".join(order) == "bo" * 7
+
+
 def test_when_the_seconds_are_over_a_row_has_three_runs_of_each():
     row, _ = recorded()
     assert [len(kept) for kept in measure(row, 50, 0)] == [3, 3]
