@@ -11,7 +11,7 @@ __all__ = ["LEAST_RUNS", "Missing", "Result", "Row", "Seconds", "measure"]
 
 Run = Callable[[], Any]
 LEAST_RUNS = 3
-"""Counted runs of each that a row gets however long they take."""
+"""Counted runs of each that a row gets however long they take, where no time is set for all rows."""
 
 
 class Seconds(float):
@@ -120,29 +120,35 @@ def _verdict(ratio: float | None, target: float | None) -> str:
     return "below target" if ratio is not None and ratio < target else "target met"
 
 
-def measure(row: Row, runs: int, seconds: float) -> tuple[list[float], list[float]]:
+def measure(row: Row, runs: int, seconds: float, least: int = LEAST_RUNS) -> tuple[list[float], list[float]]:
     """Seconds of alternating runs of the base and of ours, after one of each that is not counted.
 
     Args:
         row: what to run; a row that is not ``warm`` has no run that does not count.
         runs: the most counted runs of each.
-        seconds: after so many no further runs begin, if there are `LEAST_RUNS`.
+        seconds: after so many no further runs begin, if there are ``least``.
+        least: counted runs of each that there are in any case.
 
     Raises:
         Missing: what the row needs is not on this machine.
     """
     most = min(runs, row.runs or runs) * row.times
     if row.warm:
-        row.theirs()
-        row.ours()
-    kept: tuple[list[float], list[float]] = ([], [])
+        _pair(row)
+    pairs: list[tuple[float, float]] = []
     began = time.perf_counter()
-    while len(kept[0]) < most:
-        if len(kept[0]) >= LEAST_RUNS and time.perf_counter() - began > seconds:
-            break
-        for taken, run in zip(kept, (row.theirs, row.ours), strict=True):
-            start = time.perf_counter()
-            found = run()
-            passed = time.perf_counter() - start
-            taken.append(float(found) if isinstance(found, Seconds) else passed)
-    return kept
+    while len(pairs) < most and (len(pairs) < least or time.perf_counter() - began <= seconds):
+        pairs.append(_pair(row))
+    return [base for base, _ in pairs], [ours for _, ours in pairs]
+
+
+def _pair(row: Row) -> tuple[float, float]:
+    """Seconds of a run of the base and of one of ours."""
+    return _seconds(row.theirs), _seconds(row.ours)
+
+
+def _seconds(run: Run) -> float:
+    start = time.perf_counter()
+    found = run()
+    passed = time.perf_counter() - start
+    return float(found) if isinstance(found, Seconds) else passed
