@@ -22,7 +22,7 @@ from decodekit import streamed
 from decodekit.caches import new_cache
 from decodekit.errors import DecodekitWarning
 from decodekit.kernels import NotCompilableError
-from decodekit.regions import MOST_TOKENS, Form, Region
+from decodekit.regions import MOST_TOKENS, Form, Region, slots_for
 from decodekit.streamed import StreamedLinear, is_plain_linear, is_streamable
 from decodekit.tracing import plain_values
 from decodekit.transformers_hooks import hooked_part
@@ -137,6 +137,10 @@ class CompiledStep:
     def for_pass(self, batch: int, count: int, *, prompt: bool) -> "Callable[..., Any] | None":
         """What runs a pass over [B, n] tokens; None is the model itself."""
         return self._wide if prompt or batch * count > self.most else self
+
+    def filled(self, batch: int, count: int) -> int:
+        """How many tokens a row a pass over [B, n] may have and take no longer: all that a kernel has."""
+        return slots_for(batch * count) // batch if batch * count <= self.most else count
 
     def __call__(self, **inputs: Any) -> Any:
         """The model's output, of a pass of a few tokens after a prompt."""

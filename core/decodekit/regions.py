@@ -13,7 +13,7 @@ from decodekit.kernels import Kernel, announced, compile_kernel, digest, file_di
 from decodekit.streamed import StreamedLinear
 from decodekit.tracing import Call, Shape, Traced, example, is_plain, plain_values, state_of
 
-__all__ = ["MOST_TOKENS", "Form", "Region"]
+__all__ = ["MOST_TOKENS", "Form", "Region", "slots_for"]
 
 MOST_TOKENS = 16
 """The most tokens of a pass that is faster as sums than as products of matrices."""
@@ -22,6 +22,11 @@ _MANY = 8
 """Kernels of so many tokens take longer to compile."""
 _VERSIONED = {"torch", "transformers", "decodekit"}
 """Packages whose versions, or the modules that matter, are in the name of every kernel."""
+
+
+def slots_for(tokens: int) -> int:
+    """The places of the smallest kernel for so many tokens: a power of two."""
+    return 1 << (tokens - 1).bit_length()
 
 
 class Form:
@@ -73,7 +78,7 @@ class Form:
 
     def _choose(self, hidden: Tensor, call: "Call") -> Kernel:
         batch, count = call.size
-        least = 1 << (batch * count - 1).bit_length()
+        least = slots_for(batch * count)
         shapes = [Shape(slots, batch > 1, count > 1) for slots in (1, 2, 4, 8, MOST_TOKENS) if slots >= least]
         kinds = [str(hidden.dtype), *call.kinds]
         paths = [Kernel.path([self.key, attrs.astuple(shape), kinds]) for shape in shapes]

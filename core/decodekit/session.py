@@ -158,6 +158,11 @@ class Session:
         """How many further slots a static cache has; None where there is no limit."""
         return caches.room(self.cache, self.width)
 
+    def filled(self, count: int) -> int:
+        """How many new tokens a row a pass over ``count`` may have and take no longer: kernels have sizes."""
+        step = self.compiled
+        return step.filled(len(self.pads), count) if isinstance(step, CompiledStep) else count
+
     @property
     def windows(self) -> list[int | None]:
         """How many tokens each layer of the cache sees at most; None where it sees all."""
@@ -285,9 +290,8 @@ class Session:
     def idle(self) -> None:
         """Run the model once on nothing that matters: other processes run it, and wait for this one."""
         tokens = torch.zeros(max(len(self.pads), 1), 1, dtype=torch.long, device=self.device)
-        self.model(
-            **{**self.inputs.given_later, self._names.tokens: tokens, "use_cache": False}, return_dict=True
-        )
+        inputs = {**self.inputs.given_later, self._names.tokens: tokens, "use_cache": False}
+        self.model(**inputs, return_dict=True)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep the given rows, in that order; a row may be named more than once."""
@@ -360,10 +364,8 @@ class Session:
         shifts = [count - common for count in counts]
         index = torch.tensor(shifts, device=self.device) if any(shifts) else None
         if self.cache is None:
-            self._tokens = (
-                self._tokens if index is None else shift_right(self._tokens.to(self.device), index, 1)
-            )
-            self._tokens = self._tokens[:, : self.width - common]
+            tokens = self._tokens if index is None else shift_right(self._tokens.to(self.device), index, 1)
+            self._tokens = tokens[:, : self.width - common]
         else:
             caches.roll_back(self.cache, common, index)
         if self.heads is not None:

@@ -162,8 +162,9 @@ class Drafting:
             self._note_last_step()
             for row in batch.rows:
                 _compare_shadow(row)
-        if frugal and cheap and self._steps > 1:
-            lengths = [min(STRETCH * length, most) for length, most in zip(lengths, room, strict=True)]
+        if frugal and cheap:
+            reach = (lambda length: STRETCH * length) if self._steps > 1 else self.economics.size
+            lengths = [min(reach(length), most) for length, most in zip(lengths, room, strict=True)]
         elif frugal and not cheap:
             most = self.economics.advise(_rates(batch), lengths, room)
             most = min(most, FIRST) if self._steps < 2 else most
@@ -213,7 +214,7 @@ class Drafting:
     def _worthwhile(self, batch: Batch, draft: Draft, room: Sequence[int]) -> Draft:
         """The part of a draft that pays; one that doesn't is compared with what comes instead."""
         most = self.economics.advise(_rates(batch), [len(block) for block in draft.tokens], room)
-        most = min(most, self.strategy.asked) if self._steps < 2 else most
+        most = min(most, self.economics.size(self.strategy.asked)) if self._steps < 2 else most
         for row, block in zip(batch.rows, draft.tokens, strict=True):
             if not most and block and "shadow" not in row.memo:
                 row.memo["shadow"] = (len(row.tokens), tuple(block[:SHADOW]))

@@ -3,7 +3,7 @@
 import bisect
 import statistics
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -47,6 +47,10 @@ class Costs:
         self._seen[length].append(seconds)
         self._medians[length] = statistics.median(self._seen[length])
 
+    def __len__(self) -> int:
+        """How many lengths were measured."""
+        return len(self._lengths)
+
     @property
     def shortest(self) -> int | None:
         """The shortest length that was measured."""
@@ -72,10 +76,12 @@ class Economics:
     """The measurements of one call, and the draft length that they advise.
 
     Attributes:
+        filled: see `size`; left out, each length takes its own time.
         passes: seconds of a step of the target by the length of the longest draft.
         drafts: seconds of drafting by the length of the longest draft.
     """
 
+    filled: Callable[[int], int] | None = None
     passes: Costs = attrs.field(factory=Costs)
     drafts: Costs = attrs.field(factory=Costs)
     _plain_known: bool = False
@@ -90,7 +96,7 @@ class Economics:
 
     def note(self, drafted: int, draft_seconds: float, pass_seconds: float, tokens: float) -> None:
         """Note a step: the longest draft that was asked for, its costs, and the mean of the rows' tokens."""
-        self.passes.add(drafted, pass_seconds)
+        self.passes.add(self.size(drafted), pass_seconds)
         self.drafts.add(drafted, draft_seconds)
         self._spent += pass_seconds + draft_seconds
         self._plain_known |= drafted == 0
@@ -140,12 +146,15 @@ class Economics:
         return self._pass(drafted) + (self.drafts.at(drafted) if drafted else 0.0)
 
     def _pass(self, drafted: int) -> float:
-        """Seconds of a pass; a unit of its own before anything was measured."""
-        if self._plain_known:
-            return self.passes.at(drafted)
-        first = self.passes.shortest or 0
-        plain = (self.passes.at(first) or 1.0) / _added(first)
-        return plain * _added(drafted)
+        """Seconds of a pass; before enough was measured, by what drafts are taken to add to it."""
+        size, first = self.size(drafted), self.passes.shortest or 0
+        if self._plain_known or (size >= first and len(self.passes) > 1):
+            return self.passes.at(size)
+        return (self.passes.at(first) or 1.0) * _added(size) / _added(first)
+
+    def size(self, drafted: int) -> int:
+        """The longest draft that takes no longer than one of this length."""
+        return drafted if self.filled is None else self.filled(drafted)
 
 
 def _added(drafted: int) -> float:

@@ -20,6 +20,7 @@ from decodekit import (
 )
 
 from decodekit_strategies._drafting import STRETCH, Drafting, chosen_drafter
+from decodekit_strategies._economics import Economics
 from decodekit_strategies._verification import RULES, choose
 from decodekit_strategies._walk import Walk, certain, probabilities_of
 
@@ -185,7 +186,9 @@ class Assisted(Strategy):
 
     def start(self, batch: Batch) -> None:
         """Nothing is measured yet."""
-        batch.memo["drafting"] = Drafting(self)
+        compiled = batch.target.compiled is not None
+        filled = (lambda drafted: batch.target.filled(1 + drafted) - 1) if compiled else None
+        batch.memo["drafting"] = Drafting(self, Economics(filled))
 
     def step(self, batch: Batch) -> None:
         """Draft, verify, commit."""

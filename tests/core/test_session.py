@@ -3,9 +3,11 @@
 import pytest
 import torch
 from decodekit import Capability, CapabilityError, ParameterError
+from decodekit.compiled import CompiledStep
+from decodekit.regions import slots_for
 from decodekit.session import Session
 from decodekit.testing.models import CacheHashModel, tiny_llama, tiny_mamba, tiny_mistral
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -178,3 +180,17 @@ def test_counters_count_tokens_and_not_padding():
 def test_an_unknown_cache_is_refused_by_name(kind, capacity):
     with pytest.raises(ParameterError, match=f"cache='{kind}'"):
         Session(MODELS["llama"], cache=kind, capacity=capacity)
+
+
+@given(batch=st.integers(1, 17), count=st.integers(1, 20))
+def test_a_filled_pass_is_the_longest_that_needs_no_larger_kernel(batch, count):
+    session = Session(MODELS["llama"])
+    session.pads = [0] * batch
+    assert session.filled(count) == count
+    session.compiled = CompiledStep(None, [])
+    filled = session.filled(count)
+    if batch * count > CompiledStep.most:
+        assert filled == count
+    else:
+        assert filled >= count
+        assert slots_for(batch * filled) == slots_for(batch * count) < slots_for(batch * (filled + 1))

@@ -317,6 +317,16 @@ def test_drafts_that_pay_are_made():
     assert spent <= 0.3 * plain
 
 
+def test_a_draft_fills_the_pass_it_takes_anyway():
+    """Kernels have sizes: 8 drafted tokens and the one before take the time of 16, and 7 the time of 8."""
+    economics = Economics(filled=lambda drafted: (1 << drafted.bit_length()) - 1)
+    economics.note(0, 0.0, 1.0, 1.0)
+    economics.note(8, 0.0, 5.0, 8.0)
+    assert economics.advise([0.95], [8], [50]) == 7
+    economics.note(7, 0.0, 4.9, 8.0)
+    assert economics.advise([0.95], [8], [50]) == 8
+
+
 def test_a_row_that_gains_nothing_does_not_wait_for_the_others():
     economics = Economics()
     for drafted, seconds in ((0, 1.0), (8, 2.0)):
