@@ -9,7 +9,7 @@ from typing import Any
 import decodekit as dk
 import torch
 
-from tests.bench.models import COPY, STORY, loaded, read_bytes
+from tests.bench.models import BRIEF, COPY, STORY, loaded, read_bytes
 from tests.bench.rows import Missing, Row
 
 __all__ = ["format_rows"]
@@ -32,26 +32,29 @@ def _row(
     """Whole calls, prompt included; ``call`` is for both, but for ``target`` and ``slow``."""
     about = {key: call.pop(key) for key in ("target", "slow") if key in call}
     arguments = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False, **call}
-    one = batch == 1 and "num_beams" not in call and "prompt_lookup_num_tokens" not in call
+    drafts = "prompt_lookup_num_tokens" in call
+    one = batch == 1 and "num_beams" not in call and not drafts
 
-    def run(mine: bool) -> Any:
+    def run(mine: bool, **more: int) -> Any:
         model, tokenizer = loaded(*(ours if mine else (base, "none")))
         encoded = tokenizer([text] * batch, return_tensors="pt")
         torch.manual_seed(0)
         if mine:
-            return dk.generate(model, **encoded, **arguments, compile=compiled)
-        return model.generate(**encoded, **arguments)
+            return dk.generate(model, **encoded, **arguments | more, compile=compiled)
+        return model.generate(**encoded, **arguments | more)
 
-    def theirs() -> Any:
+    def both(**more: int) -> None:
         _installed(ours[1])
-        return run(False)
+        run(False, **more)
+        run(True, **more)
 
     return Row(
         base=f"transformers {base}",
-        theirs=theirs,
+        theirs=lambda: run(False),
         ours=lambda: run(True),
         tokens=arguments["max_new_tokens"],
         reads=(lambda: read_bytes(*ours, NEW_TOKENS / 2)) if one else None,
+        warm=both if drafts else lambda: both(**BRIEF),  # whole drafts have kernels of their own
         **about,
     )
 

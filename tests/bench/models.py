@@ -6,8 +6,10 @@ from typing import Any
 import decodekit as dk
 from decodekit.load import model_bytes
 
-__all__ = ["COPY", "STORY", "cache_bytes", "loaded", "read_bytes", "weights"]
+__all__ = ["BRIEF", "COPY", "STORY", "cache_bytes", "loaded", "read_bytes", "weights"]
 
+BRIEF = {"max_new_tokens": 2, "min_new_tokens": 2}
+"""A call that makes what is made at the first one."""
 STORY = "Once upon a time, in a small village by the sea, there lived"
 COPY = "Repeat this list exactly: red, green, blue, white, black, yellow, orange, purple, brown, pink.\n" * 3
 

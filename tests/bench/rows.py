@@ -35,7 +35,7 @@ class Row:
         tokens: tokens that one run gives in its sequence.
         reads: gives the bytes that ours reads a token; asked after the runs.
         slow: takes minutes, and is measured only when it is asked for.
-        warm: whether the first run of each is not counted.
+        warm: what makes both ready and does not count: a run of each (True), nothing (False), or a function.
         runs: the most counted runs of each.
         times: how many times as many runs it gets, where they are short and differ a lot.
     """
@@ -48,7 +48,7 @@ class Row:
     tokens: int | None = None
     reads: Callable[[], float] | None = None
     slow: bool = False
-    warm: bool = True
+    warm: bool | Run = True
     runs: int | None = None
     times: int = 1
 
@@ -121,10 +121,10 @@ def _verdict(ratio: float | None, target: float | None) -> str:
 
 
 def measure(row: Row, runs: int, seconds: float, least: int = LEAST_RUNS) -> tuple[list[float], list[float]]:
-    """Seconds of alternating runs of the base and of ours, after one of each that is not counted.
+    """Seconds of alternating runs of the base and of ours, after what makes them ready.
 
     Args:
-        row: what to run; a row that is not ``warm`` has no run that does not count.
+        row: what to run.
         runs: the most counted runs of each.
         seconds: after so many no further runs begin, if there are ``least``.
         least: counted runs of each that there are in any case.
@@ -133,7 +133,9 @@ def measure(row: Row, runs: int, seconds: float, least: int = LEAST_RUNS) -> tup
         Missing: what the row needs is not on this machine.
     """
     most = min(runs, row.runs or runs) * row.times
-    if row.warm:
+    if callable(row.warm):
+        row.warm()
+    elif row.warm:
         _pair(row)
     pairs: list[tuple[float, float]] = []
     began = time.perf_counter()

@@ -1,5 +1,6 @@
 import itertools
 
+import attrs
 import pytest
 
 from tests.bench.rows import Result, Row, Seconds, measure
@@ -21,6 +22,12 @@ def test_a_row_can_spare_the_first_run_and_have_fewer_runs():
     row, order = recorded(warm=False, runs=2)
     assert [len(kept) for kept in measure(row, 5, 60)] == [2, 2]
     assert "".join(order) == "bo" * 2
+
+
+def test_a_function_of_its_own_makes_a_row_ready():
+    row, order = recorded()
+    measure(attrs.evolve(row, warm=lambda: order.append("w")), 2, 60)
+    assert "".join(order) == "wbobo"
 
 
 def test_a_row_of_short_runs_has_more_of_them():
