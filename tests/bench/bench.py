@@ -45,9 +45,9 @@ def every_row() -> dict[str, Row]:
         call_rows,
         batch_rows,
         format_rows,
-        peer_rows,
         history_rows,
         start_rows,
+        peer_rows,
     )
     return {name: row for part in parts for name, row in part().items()}
 

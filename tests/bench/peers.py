@@ -199,7 +199,7 @@ def _row(
         assert out.shape[1] == ids.shape[1] + NEW_TOKENS
 
     reads = functools.partial(read_bytes, dtype, quant, NEW_TOKENS / 2)
-    return Row(engine.title, theirs, ours, target=target, tokens=NEW_TOKENS, reads=reads)
+    return Row(engine.title, theirs, ours, target=target, tokens=NEW_TOKENS, reads=reads, slow=not compiled)
 
 
 def peer_rows() -> dict[str, Row]:
