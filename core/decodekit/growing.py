@@ -76,7 +76,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no t
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         first, count = self._width, key_states.shape[2]
-        if self._keys.numel() < _FEW > self._values.numel():
+        sizes = self._keys.numel() + key_states.numel(), self._values.numel() + value_states.numel()
+        if max(sizes) <= _FEW:
             self._keys = torch.cat([_held(self._keys, first), key_states], dim=2)
             self._values = torch.cat([_held(self._values, first), value_states], dim=2)
         else:

@@ -72,6 +72,14 @@ def test_steps_write_into_the_room_and_copy_nothing():
     assert layer.keys.data_ptr() == place
 
 
+def test_there_is_room_behind_a_prompt():
+    layer = GrowingLayer()
+    layer.update(torch.rand(1, 64, 9, 128), torch.rand(1, 64, 9, 128))
+    place = layer.keys.data_ptr()
+    layer.update(torch.rand(1, 64, 1, 128), torch.rand(1, 64, 1, 128))
+    assert layer.keys.data_ptr() == place
+
+
 def test_the_room_stays_when_rows_are_shifted():
     layer = GrowingLayer()
     for _ in range(2):  # the first layer of a prompt has no room
