@@ -28,7 +28,7 @@ from tests.bench.overhead import overhead_rows
 from tests.bench.peers import peer_rows
 from tests.bench.plot import draw
 from tests.bench.report import Report, header
-from tests.bench.rows import LEAST_RUNS, Missing, Result, Row, measure
+from tests.bench.rows import Missing, Result, Row, measure
 from tests.bench.startup import start_rows
 
 __all__ = ["choose", "every_row", "main", "measured"]
@@ -38,7 +38,7 @@ NO_TIME = f"the {MINUTES} minutes are over: name a row with --only, or take --al
 
 
 def every_row() -> dict[str, Row]:
-    """All rows by name, quick ones first; nothing is loaded before a row runs."""
+    """All rows by name, other engines last; nothing is loaded before a row runs."""
     parts = (
         chain_rows,
         overhead_rows,
@@ -76,9 +76,8 @@ def measured(
     Args:
         rows: by name.
         runs: the most counted runs of each.
-        seconds: of `measure`; less where the time is short.
-        minutes: for all rows: each has an equal part of what is left, and gets one run of each where that is
-            over, and after all of them no further row begins.
+        seconds: of `measure`.
+        minutes: for all rows: each has an equal part of what is left, and after all of them none begins.
         console: for the progress.
 
     Returns:
@@ -95,8 +94,7 @@ def measured(
         console.print(f"{passed:4.0f} s  {number} of {len(rows)}  {name}", highlight=False, markup=False)
         try:
             share = (60 * minutes - passed) / (len(rows) - number + 1)
-            least = LEAST_RUNS if minutes == float("inf") else 1
-            results.append(Result.of(name, row, measure(row, runs, min(seconds, share), least)))
+            results.append(Result.of(name, row, measure(row, runs, seconds, share)))
         except Missing as reason:
             left_out.setdefault(str(reason), []).append(name)
     return results, left_out
@@ -115,13 +113,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--all", action="store_true", help="the rows that take minutes too, without an end")
     parser.add_argument("--list", action="store_true", help="print the names of the rows, and run nothing")
-    parser.add_argument("--runs", type=int, default=5, help="the most counted runs of each (default 5)")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=5,
+        help="the most counted runs of each (default 5); five times as many of calls that take no second",
+    )
     parser.add_argument(
         "--seconds",
         type=float,
         default=8,
-        help="no runs after the third begin later than this, or after the first where the time is short "
-        "(default 8)",
+        help="no runs after the third begin later than this (default 8); without --only or --all a row has "
+        "no more than its part of the time, if that is over after the first",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="draw the ratios into a PNG or SVG")

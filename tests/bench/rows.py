@@ -1,5 +1,6 @@
 """What a row of ``make bench`` is, and how it is measured: alternating runs of the base and of ours."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ __all__ = ["LEAST_RUNS", "Missing", "Result", "Row", "Seconds", "measure"]
 
 Run = Callable[[], Any]
 LEAST_RUNS = 3
-"""Counted runs of each that a row gets however long they take, where no time is set for all rows."""
+"""Counted runs of each that a row gets however long they take, if they fit into its part of the time."""
 
 
 class Seconds(float):
@@ -34,7 +35,7 @@ class Row:
         limit: the most seconds of ours that are aimed at.
         tokens: tokens that one run gives in its sequence.
         reads: gives the bytes that ours reads a token; asked after the runs.
-        slow: takes minutes, and is measured only when it is asked for.
+        slow: is measured only when it is asked for, as it takes minutes or says little more than others.
         warm: what makes both ready and does not count: a run of each (True), nothing (False), or a function.
         runs: the most counted runs of each.
         times: how many times as many runs it gets, where they are short and differ a lot.
@@ -120,14 +121,14 @@ def _verdict(ratio: float | None, target: float | None) -> str:
     return "below target" if ratio is not None and ratio < target else "target met"
 
 
-def measure(row: Row, runs: int, seconds: float, least: int = LEAST_RUNS) -> tuple[list[float], list[float]]:
+def measure(row: Row, runs: int, seconds: float, share: float = math.inf) -> tuple[list[float], list[float]]:
     """Seconds of alternating runs of the base and of ours, after what makes them ready.
 
     Args:
         row: what to run.
         runs: the most counted runs of each.
-        seconds: after so many no further runs begin, if there are ``least``.
-        least: counted runs of each that there are in any case.
+        seconds: after so many no further runs begin, if there are `LEAST_RUNS`.
+        share: after so many none begin, if there is one of each.
 
     Raises:
         Missing: what the row needs is not on this machine.
@@ -139,7 +140,10 @@ def measure(row: Row, runs: int, seconds: float, least: int = LEAST_RUNS) -> tup
         _pair(row)
     pairs: list[tuple[float, float]] = []
     began = time.perf_counter()
-    while len(pairs) < most and (len(pairs) < least or time.perf_counter() - began <= seconds):
+    while len(pairs) < most:
+        limit = share if len(pairs) < LEAST_RUNS else min(seconds, share)
+        if pairs and time.perf_counter() - began > limit:
+            break
         pairs.append(_pair(row))
     return [base for base, _ in pairs], [ours for _, ours in pairs]
 

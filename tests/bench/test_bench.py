@@ -53,6 +53,14 @@ def test_rows_that_miss_something_are_left_out_under_one_reason():
     assert left_out == {"x is not installed: pip install x": ["a", "c"]}
 
 
+@pytest.mark.parametrize(("minutes", "parts"), [(1, [20, 30, 60]), (float("inf"), [float("inf")] * 3)])
+def test_each_row_has_an_equal_part_of_the_time_that_is_left(minutes, parts, monkeypatch):
+    given = []
+    monkeypatch.setattr(bench, "measure", lambda *arguments: given.append(arguments[-1]) or ([2.0], [1.0]))
+    bench.measured({name: row() for name in "abc"}, 1, 1, minutes, QUIET)
+    assert given == pytest.approx(parts, abs=1)
+
+
 def test_rows_that_find_no_time_are_named():
     results, left_out = bench.measured({"a": row(), "b": row()}, 1, 1, -1, QUIET)
     assert (results, left_out) == ([], {bench.NO_TIME: ["a", "b"]})

@@ -24,6 +24,13 @@ def test_a_row_can_spare_the_first_run_and_have_fewer_runs():
     assert "".join(order) == "bo" * 2
 
 
+def test_a_row_has_one_run_of_each_where_its_part_of_the_time_is_over():
+    row, order = recorded()
+    assert [len(kept) for kept in measure(row, 50, 60, share=0)] == [1, 1]
+    assert [len(kept) for kept in measure(row, 3, 0, share=60)] == [3, 3]
+    assert "".join(order) == "bo" * 6
+
+
 def test_a_function_of_its_own_makes_a_row_ready():
     row, order = recorded()
     measure(attrs.evolve(row, warm=lambda: order.append("w")), 2, 60)
