@@ -11,12 +11,12 @@ __all__ = ["GrowingLayer", "grow", "why_not_growing"]
 _ROOM = 64
 _SMALL = 1 << 16
 """So many numbers are copied whole: one operation, in the place of four for what was written."""
-_FEW = 1 << 15
+_FEW = 1 << 14
 """So many are even joined anew at every step: one operation, in the place of three."""
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types here
-    """Keys and values [B, H, W, D] as the first columns of tensors that have more of them.
+    """Keys and values [B, H, W, D] as the first columns of tensors that have more, if they are not small.
 
     Whoever replaces ``keys`` or ``values`` (a selection, a rollback) need not know of the room: what is
     not the beginning of it any more gets a new one, when the next tokens come.

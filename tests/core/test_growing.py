@@ -72,6 +72,14 @@ def test_steps_write_into_the_room_and_copy_nothing():
     assert layer.keys.data_ptr() == place
 
 
+@pytest.mark.parametrize("size", [2, 8_192])
+def test_what_was_written_is_not_the_callers(size):
+    layer, keys = GrowingLayer(), torch.zeros(1, 1, 5, size)
+    layer.update(keys, keys.clone())
+    keys.fill_(1)
+    assert not layer.keys.any()
+
+
 def test_there_is_room_behind_a_prompt():
     layer = GrowingLayer()
     layer.update(torch.rand(1, 64, 9, 128), torch.rand(1, 64, 9, 128))
@@ -82,7 +90,7 @@ def test_there_is_room_behind_a_prompt():
 
 def test_the_room_stays_when_rows_are_shifted():
     layer = GrowingLayer()
-    for _ in range(2):  # the first layer of a prompt has no room
+    for _ in range(2):
         layer.update(torch.rand(2, 64, 5, 64), torch.rand(2, 64, 5, 0))
     layer.shift(torch.tensor([0, 2]))
     place = layer.keys.data_ptr()
