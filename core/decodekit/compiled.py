@@ -139,7 +139,7 @@ class CompiledStep:
         return self._wide if prompt or batch * count > self.most else self
 
     def filled(self, batch: int, count: int) -> int:
-        """How many tokens a row a pass over [B, n] may have and take no longer: all that a kernel has."""
+        """How many tokens a row a pass over [B, n] may have and need no larger kernel."""
         return slots_for(batch * count) // batch if batch * count <= self.most else count
 
     def __call__(self, **inputs: Any) -> Any:

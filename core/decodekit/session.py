@@ -159,7 +159,7 @@ class Session:
         return caches.room(self.cache, self.width)
 
     def filled(self, count: int) -> int:
-        """How many new tokens a row a pass over ``count`` may have and take no longer: kernels have sizes."""
+        """How many new tokens a row a pass over ``count`` may have and need no larger kernel."""
         step = self.compiled
         return step.filled(len(self.pads), count) if isinstance(step, CompiledStep) else count
 

@@ -144,6 +144,7 @@ class Drafting:
     _ended: float = 0.0
     _last: tuple[int, float, float, float] | None = None
     _asked: list[int] = attrs.field(factory=list)
+    _rows: int = 0
     _steps: int = 0
     _plain: int = 0
     _draft_seconds: float = 0.0
@@ -159,7 +160,7 @@ class Drafting:
         asks = drafter.LAWS.reports_q or bool(drafter.models or drafter.foreign_models)
         cheap = self.economics.cheap if self._steps > 1 else not asks
         if frugal:
-            self._note_last_step()
+            self._note_last_step(len(batch.rows))
             for row in batch.rows:
                 _compare_shadow(row)
         if frugal and cheap:
@@ -177,12 +178,15 @@ class Drafting:
             self._asked = [len(block) for block in draft.tokens]
         return self._with_forced(batch, draft) if self.strategy.exact else draft
 
-    def _note_last_step(self) -> None:
-        """Note what the last step cost, with what was done to caches and rows after it."""
+    def _note_last_step(self, rows: int) -> None:
+        """Note what the last step cost, with what was done to caches and rows after it; ``rows`` are left."""
         if self._last is not None and self._steps > 1:  # the first one had the prompt's help
             asked, drafting, verifying, tokens = self._last
             after = min(self._started - self._ended, verifying)  # a reader may have paused us
             self.economics.note(asked, drafting, verifying + after, tokens)
+        if self.economics.filled is not None and rows != self._rows:
+            self.economics.forget()
+        self._rows = rows
 
     def _with_forced(self, batch: Batch, draft: Draft) -> Draft:
         """The draft, with what a processor forces in the place of what was drafted there."""
@@ -214,7 +218,6 @@ class Drafting:
     def _worthwhile(self, batch: Batch, draft: Draft, room: Sequence[int]) -> Draft:
         """The part of a draft that pays; one that doesn't is compared with what comes instead."""
         most = self.economics.advise(_rates(batch), [len(block) for block in draft.tokens], room)
-        most = min(most, self.economics.size(self.strategy.asked)) if self._steps < 2 else most
         for row, block in zip(batch.rows, draft.tokens, strict=True):
             if not most and block and "shadow" not in row.memo:
                 row.memo["shadow"] = (len(row.tokens), tuple(block[:SHADOW]))

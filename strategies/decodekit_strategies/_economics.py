@@ -47,14 +47,9 @@ class Costs:
         self._seen[length].append(seconds)
         self._medians[length] = statistics.median(self._seen[length])
 
-    def __len__(self) -> int:
-        """How many lengths were measured."""
-        return len(self._lengths)
-
-    @property
-    def shortest(self) -> int | None:
-        """The shortest length that was measured."""
-        return self._lengths[0] if self._lengths else None
+    def nearest(self, length: int) -> int:
+        """The length itself between those that were measured, else the nearest of these, or 0."""
+        return min(max(length, self._lengths[0]), self._lengths[-1]) if self._lengths else 0
 
     def at(self, length: int) -> float:
         """The seconds of a length; before the first that was measured its own; unmeasured, 0."""
@@ -104,6 +99,10 @@ class Economics:
         if drafted:
             self._lost += pass_seconds + draft_seconds - tokens * self._pass(0)
 
+    def forget(self) -> None:
+        """Forget what passes took: they are of another number of rows now, and of other kernels."""
+        self.passes, self._plain_known = Costs(), False
+
     def advise(self, rates: Sequence[float], available: Sequence[int], left: Sequence[int]) -> int:
         """How many tokens to draft at most: what lets all rows end soonest.
 
@@ -146,11 +145,12 @@ class Economics:
         return self._pass(drafted) + (self.drafts.at(drafted) if drafted else 0.0)
 
     def _pass(self, drafted: int) -> float:
-        """Seconds of a pass; before enough was measured, by what drafts are taken to add to it."""
-        size, first = self.size(drafted), self.passes.shortest or 0
-        if self._plain_known or (size >= first and len(self.passes) > 1):
+        """Seconds of a pass; before a plain one is known, beyond what was measured by `_added`."""
+        size = self.size(drafted)
+        if self._plain_known:
             return self.passes.at(size)
-        return (self.passes.at(first) or 1.0) * _added(size) / _added(first)
+        nearest = self.passes.nearest(size)
+        return (self.passes.at(nearest) or 1.0) * _added(size) / _added(nearest)
 
     def size(self, drafted: int) -> int:
         """The longest draft that takes no longer than one of this length."""

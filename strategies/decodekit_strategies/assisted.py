@@ -186,8 +186,8 @@ class Assisted(Strategy):
 
     def start(self, batch: Batch) -> None:
         """Nothing is measured yet."""
-        compiled = batch.target.compiled is not None
-        filled = (lambda drafted: batch.target.filled(1 + drafted) - 1) if compiled else None
+        target = batch.target  # not the batch: what refers to itself stays until garbage is collected
+        filled = (lambda drafted: target.filled(1 + drafted) - 1) if target.compiled is not None else None
         batch.memo["drafting"] = Drafting(self, Economics(filled))
 
     def step(self, batch: Batch) -> None:

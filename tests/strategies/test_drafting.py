@@ -1,6 +1,8 @@
 """Assisted decoding under drafters that mean no good, and its laws through the whole stack."""
 
+import gc
 import itertools
+import weakref
 from typing import ClassVar
 
 import attrs
@@ -327,9 +329,57 @@ def test_a_draft_fills_the_pass_it_takes_anyway():
     assert economics.advise([0.95], [8], [50]) == 8
 
 
+def test_two_passes_of_chance_do_not_make_long_drafts_free():
+    economics = Economics()
+    economics.note(8, 0.0, 1.3, 5.0)
+    economics.note(7, 0.0, 1.5, 5.0)
+    assert economics.advise([0.5], [32], [1_000]) <= 8
+
+
+def test_measured_passes_count_before_a_plain_one_is_known():
+    economics = Economics()
+    economics.note(8, 0.0, 1.0, 9.0)
+    economics.note(24, 0.0, 9.0, 25.0)  # beyond what kernels take
+    assert economics.advise([0.99], [24], [1_000]) == 8
+
+
+def test_what_passes_of_more_rows_took_is_forgotten():
+    economics = Economics(filled=lambda drafted: drafted)
+    first = economics.advise([0.9], [8], [50])
+    economics.note(0, 0.0, 1.0, 1.0)
+    economics.note(8, 0.0, 90.0, 9.0)
+    assert economics.advise([0.9], [8], [50]) == 0
+    economics.forget()
+    assert economics.advise([0.9], [8], [50]) == first > 0
+
+
 def test_a_row_that_gains_nothing_does_not_wait_for_the_others():
     economics = Economics()
     for drafted, seconds in ((0, 1.0), (8, 2.0)):
         economics.note(drafted, 0.0, seconds, 1.0)
     assert economics.advise([0.95, 0.95], [8, 8], [50, 50]) == 8
     assert economics.advise([0.95, 0.05], [8, 8], [50, 50]) == 0
+
+
+@pytest.mark.parametrize(("compiled", "asked"), [(True, 15), (False, 8)])
+def test_a_draft_that_costs_nothing_fills_its_kernel_and_keeps_no_cache_alive(interpreted, compiled, asked):
+    """8 drafted tokens and the one before them need the kernel of 16."""
+
+    class Drafter:
+        def draft(self, batch, lengths, pick):
+            self.asked = self.asked or lengths
+            self.session = weakref.ref(batch.target)
+            return [[5] * length for length in lengths]
+
+        asked = None
+
+    model, drafter = tiny_llama(), Drafter()
+    call = {"drafter": drafter, "num_assistant_tokens": 8, "max_new_tokens": 40, "pad_token_id": 0}
+    gc.collect()
+    gc.disable()
+    try:
+        dk.generate(model, torch.tensor([[3, 4, 5]]), strategy="assisted", compile=compiled, **call)
+        assert drafter.session() is None
+    finally:
+        gc.enable()
+    assert drafter.asked == [asked]
