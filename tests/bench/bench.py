@@ -59,6 +59,9 @@ def choose(rows: Mapping[str, Row], only: Sequence[str], everything: bool) -> di
         ValueError: nothing contains a text; the message has near names.
     """
     for text in only:
+        if not text:
+            message = "--only '' names no row: --list shows all rows"
+            raise ValueError(message)
         if not any(text in name for name in rows):
             pieces = {piece for name in rows for piece in (name, *name.split(", "), *name.split())}
             message = f"--only {text!r}: no row has that in its name.{nearest(text, sorted(pieces))}"
@@ -141,6 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             check_picture(options.plot)
     except (ValueError, DecodekitError) as error:
         parser.error(str(error))
+    if not options.seconds >= 0:
+        parser.error(f"--seconds {options.seconds} is not allowed: it must be at least 0")
     if options.runs < 1:
         parser.error(f"--runs {options.runs} is not allowed: it must be at least 1")
     if options.list:

@@ -6,8 +6,14 @@ from tests.bench.report import Report
 
 __all__ = ["draw"]
 
-COLOURS = {"loss": "#c44e52", "below target": "#dd9f4c", "target met": "#4c8c5a", "": "#4c72b0"}
-MEANINGS = {"": "faster", "target met": "target met", "below target": "below target", "loss": "loss"}
+COLOURS = {
+    "loss": "#c44e52",
+    "below target": "#dd9f4c",
+    "target met": "#4c8c5a",
+    "too noisy": "#999999",
+    "": "#4c72b0",
+}
+MEANINGS = {"": "faster", **{verdict: verdict for verdict in COLOURS if verdict}}
 
 
 def draw(path: Path, report: Report) -> None:

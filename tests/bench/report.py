@@ -20,7 +20,7 @@ __all__ = ["Report", "header"]
 
 LARGE = 2**26
 """Numbers of 4 bytes: more than any cache holds."""
-COLOURS = {"loss": "red", "below target": "yellow", "target met": "green", "": ""}
+COLOURS = {"loss": "red", "below target": "yellow", "target met": "green", "too noisy": "dim", "": ""}
 
 
 def _processor() -> str:
@@ -99,7 +99,7 @@ class Report:
                 f"{both[0]} : {both[1]}" if both[0] is not None else "",
                 _cell(result.gigabytes_per_second),
                 _cell(result.ratio),
-                f"{low}-{high}, {result.runs}",
+                f"{low} to {high}, {result.runs}",
                 _cell(result.target),
                 result.verdict,
                 style=COLOURS[result.verdict],

@@ -70,7 +70,8 @@ class Result:
         tokens_per_second: ours.
         gigabytes_per_second: what ours reads of weights and cache; None where that is not known.
         target: the least ratio that is aimed at; None where there is none.
-        verdict: "loss" below a ratio of 1, "below target", "target met", or "" without a target.
+        verdict: "loss" below a ratio of 1, "below target", "target met", or "" without a target; "too noisy"
+            where a run took no measurable time.
     """
 
     row: str
@@ -109,7 +110,7 @@ class Result:
             tokens_per_second=round(speed, 1) if speed else None,
             gigabytes_per_second=round(read, 1) if read else None,
             target=target,
-            verdict=_verdict(ratio, target) if base > 0 else "",
+            verdict=_verdict(ratio, target) if min(ratios) > 0 else "too noisy",
         )
 
 

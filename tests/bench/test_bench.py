@@ -103,7 +103,16 @@ def test_a_list_runs_nothing(capsys):
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--only", "goood"], ["--runs", "0"], ["--plot", "no-such-folder/a.svg"], ["--plot", "a.txt"]]
+    "wrong",
+    [
+        ["--only", "goood"],
+        ["--only", ""],
+        ["--runs", "0"],
+        ["--seconds", "nan"],
+        ["--seconds", "-1"],
+        ["--plot", "no-such-folder/a.svg"],
+        ["--plot", "a.txt"],
+    ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(few, wrong, capsys):
     few["good"] = Row("x", None, None)

@@ -77,7 +77,7 @@ def test_tokens_and_bytes_are_told_a_second():
         (1.0, {}, ""),
         (1.0, {"target": 2}, "target met"),
         (1.0, {"target": 2.5}, "below target"),
-        (-1.0, {"target": 2.5}, "target met"),
+        (-1.0, {"target": 2.5}, "too noisy"),
         (1.0, {"limit": 1}, "target met"),
         (1.0, {"limit": 0.5}, "below target"),
     ],
@@ -86,9 +86,9 @@ def test_what_is_said_of_a_row_whose_base_takes_two_seconds(ours, about, verdict
     assert of([2.0], [ours], **about).verdict == verdict
 
 
-def test_a_base_without_measurable_time_has_no_ratio_and_nothing_is_said():
+def test_a_base_without_measurable_time_has_no_ratio_and_no_verdict():
     found = of([-1.0], [2.0], target=3)
-    assert (found.ratio, found.verdict) == (None, "")
+    assert (found.ratio, found.verdict) == (None, "too noisy")
 
 
 def test_a_limit_in_seconds_is_drawn_as_a_ratio():
