@@ -278,7 +278,13 @@ def refuse_unsampled(strategy: Strategy, per_row: Mapping[str, Sequence[Any]]) -
 
 
 def check_vocabulary(strategy: Strategy, name: str, model: Any, target: Any) -> None:
-    """Raise `ParameterError` when a strategy's further model has other tokens than the target."""
+    """Raise `ParameterError` when a strategy's further model is none, or has other tokens than the target."""
+    if not hasattr(model, "config"):
+        message = (
+            f"the {name} model of strategy={strategy.NAME!r} is a {type(model).__name__}: it must be a model "
+            "of transformers, e.g. from AutoModelForCausalLM.from_pretrained"
+        )
+        raise ParameterError(message)
     sizes = [each.config.get_text_config().vocab_size for each in (model, target)]
     if sizes[0] != sizes[1]:
         message = (

@@ -131,6 +131,9 @@ def _alone(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
+        if not os.path.exists(lock.lock_file):
+            message = f"{path} can't be written: no file can be made in its folder; choose another one"
+            raise OutputError(message) from None
         message = f"another process is writing {path}: wait for it, or choose another file"
         raise ParameterError(message) from None
     except OSError as error:

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import decodekit
 import pytest
@@ -269,6 +270,8 @@ def test_paths_that_cannot_be_are_refused(run, refused, files, tmp_path, tiny_fo
         "the output's folder nowhere is missing": ("in.jsonl", "nowhere/out.jsonl"),
         "can't be both input and output": ("in.jsonl", "./in.jsonl"),
     }
+    if Path("/proc").exists():
+        wrong["/proc/out.jsonl can't be written"] = ("in.jsonl", "/proc/out.jsonl")
     for said, paths in wrong.items():
         assert said in refused(run("batch", *paths, "--model", tiny_folder))
 
