@@ -164,8 +164,7 @@ class Drafting:
             for row in batch.rows:
                 _compare_shadow(row)
         if frugal and cheap:
-            reach = (lambda length: STRETCH * length) if self._steps > 1 else self.economics.size
-            lengths = [min(reach(length), most) for length, most in zip(lengths, room, strict=True)]
+            lengths = [min(self._reach(length), most) for length, most in zip(lengths, room, strict=True)]
         elif frugal and not cheap:
             most = self.economics.advise(_rates(batch), lengths, room)
             most = min(most, FIRST) if self._steps < 2 else most
@@ -177,6 +176,12 @@ class Drafting:
             draft = self._worthwhile(batch, draft, room)
             self._asked = [len(block) for block in draft.tokens]
         return self._with_forced(batch, draft) if self.strategy.exact else draft
+
+    def _reach(self, length: int) -> int:
+        """How long a draft that costs nothing may be; no larger kernel is compiled for it."""
+        if self.economics.filled is not None:
+            return self.economics.size(length)
+        return STRETCH * length if self._steps > 1 else length
 
     def _note_last_step(self, rows: int) -> None:
         """Note what the last step cost, with what was done to caches and rows after it; ``rows`` are left."""

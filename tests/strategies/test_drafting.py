@@ -361,19 +361,19 @@ def test_a_row_that_gains_nothing_does_not_wait_for_the_others():
     assert economics.advise([0.95, 0.05], [8, 8], [50, 50]) == 0
 
 
-@pytest.mark.parametrize(("compiled", "asked"), [(True, 15), (False, 8)])
-def test_a_draft_that_costs_nothing_fills_its_kernel_and_keeps_no_cache_alive(interpreted, compiled, asked):
-    """8 drafted tokens and the one before them need the kernel of 16."""
+@pytest.mark.parametrize(("compiled", "first", "most"), [(True, 15, 15), (False, 8, 32)])
+def test_a_draft_that_costs_nothing_fills_its_kernel_and_keeps_no_cache_alive(
+    interpreted, compiled, first, most
+):
+    """8 drafted tokens and the one before them need the kernel of 16, and no larger one is made for them."""
 
     class Drafter:
         def draft(self, batch, lengths, pick):
-            self.asked = self.asked or lengths
+            asked.extend(lengths)
             self.session = weakref.ref(batch.target)
             return [[5] * length for length in lengths]
 
-        asked = None
-
-    model, drafter = tiny_llama(), Drafter()
+    asked, model, drafter = [], tiny_llama(), Drafter()
     call = {"drafter": drafter, "num_assistant_tokens": 8, "max_new_tokens": 40, "pad_token_id": 0}
     gc.collect()
     gc.disable()
@@ -382,4 +382,11 @@ def test_a_draft_that_costs_nothing_fills_its_kernel_and_keeps_no_cache_alive(in
         assert drafter.session() is None
     finally:
         gc.enable()
-    assert drafter.asked == [asked]
+    assert (asked[0], max(asked)) == (first, most)
+
+
+def test_a_draft_model_that_is_none_is_named():
+    with pytest.raises(dk.ParameterError, match="draft model of strategy='assisted' is a str: it must be"):
+        dk.generate(
+            MODEL, **INPUTS, strategy="assisted", drafter=("draft_model", {"model": "x"}), max_new_tokens=2
+        )
