@@ -98,7 +98,8 @@ class Assisted(Strategy):
     adaptive: bool = param(
         True,
         help="Where no token depends on a draft's length: draft less, down to nothing, while that is not "
-        "paid back, and up to four times as much while that is and drafts cost nothing.",
+        "paid back, and up to four times as much (of kernels, as many as they have places for) while that is "
+        "and drafts cost nothing.",
     )
     do_sample: bool = param(False, help="Draw tokens instead of taking the most probable.")
     _chosen: Drafter = attrs.field(default=None, repr=False, eq=False)
