@@ -188,7 +188,8 @@ class Assisted(Strategy):
     def start(self, batch: Batch) -> None:
         """Nothing is measured yet."""
         target = batch.target  # not the batch: what refers to itself stays until garbage is collected
-        filled = (lambda drafted: target.filled(1 + drafted) - 1) if target.compiled is not None else None
+        sized = hasattr(target.compiled, "filled")  # kernels have sizes, graphs of single tokens none
+        filled = (lambda drafted: target.filled(1 + drafted) - 1) if sized else None
         batch.memo["drafting"] = Drafting(self, Economics(filled))
 
     def step(self, batch: Batch) -> None:
