@@ -3,13 +3,13 @@
 Where transformers refuses the call, the base is our own plain decoding, and the row says so.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import decodekit as dk
 import torch
 
-from tests.bench.models import BRIEF, COPY, STORY, loaded
+from tests.bench.models import COPY, STORY, briefly, loaded
 from tests.bench.rows import Row
 
 __all__ = ["call_rows"]
@@ -27,25 +27,21 @@ def _row(prompts: tuple[str, ...], base: dict[str, Any], theirs: bool = True, **
     """The call with ``base`` and ``more``, against transformers or against ours without ``more``."""
     about = {name: more.pop(name) for name in ("target", "warm") if name in more}
 
-    def run(ours: bool, arguments: Mapping[str, Any]) -> Any:
+    def run(ours: bool, arguments: dict[str, Any]) -> Any:
         model, tokenizer = loaded()
         encoded = tokenizer(list(prompts), return_tensors="pt", padding=True, padding_side="left")
         torch.manual_seed(0)
         generate: Callable[..., Any] = dk.generate if ours else type(model).generate
         return generate(model, **encoded, **arguments)
 
-    plain = base | more if theirs else base
+    def compared(**brief: int) -> Any:
+        return run(not theirs, (base | more if theirs else base) | brief)
 
-    def both(shorter: Mapping[str, int]) -> None:
-        run(not theirs, plain | shorter)
-        run(True, base | more | shorter)
+    def ours(**brief: int) -> Any:
+        return run(True, base | more | brief)
 
-    return Row(
-        base="transformers" if theirs else "our greedy",
-        theirs=lambda: run(not theirs, plain),
-        ours=lambda: run(True, base | more),
-        **{"warm": lambda: both(BRIEF), **about},
-    )
+    name = "transformers" if theirs else "our greedy"
+    return Row(name, compared, ours, **{"warm": briefly(compared, ours), **about})
 
 
 def call_rows() -> dict[str, Row]:

@@ -9,7 +9,7 @@ from typing import Any
 import decodekit as dk
 import torch
 
-from tests.bench.models import BRIEF, COPY, STORY, loaded, read_bytes
+from tests.bench.models import COPY, STORY, briefly, loaded, read_bytes
 from tests.bench.rows import Missing, Row
 
 __all__ = ["format_rows"]
@@ -35,26 +35,28 @@ def _row(
     drafts = "prompt_lookup_num_tokens" in call
     one = batch == 1 and "num_beams" not in call and not drafts
 
-    def run(mine: bool, **more: int) -> Any:
+    def run(mine: bool, brief: dict[str, int]) -> Any:
         model, tokenizer = loaded(*(ours if mine else (base, "none")))
         encoded = tokenizer([text] * batch, return_tensors="pt")
         torch.manual_seed(0)
         if mine:
-            return dk.generate(model, **encoded, **arguments | more, compile=compiled)
-        return model.generate(**encoded, **arguments | more)
+            return dk.generate(model, **encoded, **arguments | brief, compile=compiled)
+        return model.generate(**encoded, **arguments | brief)
 
-    def both(**more: int) -> None:
+    def theirs(**brief: int) -> Any:
         _installed(ours[1])
-        run(False, **more)
-        run(True, **more)
+        return run(False, brief)
+
+    def mine(**brief: int) -> Any:
+        return run(True, brief)
 
     return Row(
         base=f"transformers {base}",
-        theirs=lambda: run(False),
-        ours=lambda: run(True),
+        theirs=theirs,
+        ours=mine,
         tokens=arguments["max_new_tokens"],
         reads=(lambda: read_bytes(*ours, NEW_TOKENS / 2)) if one else None,
-        warm=both if drafts else lambda: both(**BRIEF),  # whole drafts have kernels of their own
+        warm=drafts or briefly(theirs, mine),  # whole drafts have kernels of their own
         **about,
     )
 

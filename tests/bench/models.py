@@ -1,17 +1,26 @@
 """The models and texts of ``make bench``, and the bytes that a token takes."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import decodekit as dk
 from decodekit.load import model_bytes
 
-__all__ = ["BRIEF", "COPY", "STORY", "cache_bytes", "loaded", "read_bytes", "weights"]
+__all__ = ["COPY", "STORY", "briefly", "cache_bytes", "loaded", "read_bytes", "weights"]
 
-BRIEF = {"max_new_tokens": 2, "min_new_tokens": 2}
-"""A call that makes what is made at the first one."""
 STORY = "Once upon a time, in a small village by the sea, there lived"
 COPY = "Repeat this list exactly: red, green, blue, white, black, yellow, orange, purple, brown, pink.\n" * 3
+
+
+def briefly(*calls: Callable[..., Any]) -> Callable[[], None]:
+    """A function that makes the calls with a few tokens, for what is made at the first one."""
+
+    def brief() -> None:
+        for call in calls:
+            call(max_new_tokens=2, min_new_tokens=2)
+
+    return brief
 
 
 def loaded(dtype: str = "float32", quant: str = "none") -> Any:

@@ -11,7 +11,7 @@ def test_a_library_that_is_not_installed_is_named(library, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     name = {"bitsandbytes": "eager, bnb-nf4, batch 1", "torchao": "eager, torchao-int8, batch 1"}[library]
     with pytest.raises(Missing, match=f"{library} is not installed: pip install"):
-        format_rows()[name].warm()
+        format_rows()[name].theirs()
 
 
 @pytest.mark.usefixtures("tiny")
