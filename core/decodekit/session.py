@@ -158,10 +158,11 @@ class Session:
         """How many further slots a static cache has; None where there is no limit."""
         return caches.room(self.cache, self.width)
 
-    def filled(self, count: int) -> int:
-        """How many new tokens a row a pass over ``count`` may have and need no larger kernel."""
+    @property
+    def filled(self) -> Callable[[int], int] | None:
+        """From new tokens a row to the most that need no larger kernel; None where there are no kernels."""
         step = self.compiled
-        return step.filled(len(self.pads), count) if isinstance(step, CompiledStep) else count
+        return (lambda count: step.filled(len(self.pads), count)) if isinstance(step, CompiledStep) else None
 
     @property
     def windows(self) -> list[int | None]:
@@ -216,12 +217,12 @@ class Session:
         self._pack()  # not before: the call may yet be refused
         self.inputs = self.inputs.encoded()
         self.encoder_outputs = self.inputs.given.get("encoder_outputs")
-        traced = attrs.evolve(asked, keep=tokens.shape[1]) if self._traced else asked
+        keep = tokens.shape[1] if self._traced else asked.keep
         if self._recurrent and self._before and not self.inputs.once:
-            output = self._run_one_by_one(tokens, traced, prompt=True)
+            output = self._run_one_by_one(tokens, attrs.evolve(asked, keep=keep), prompt=True)
         else:
             for piece in torch.split(tokens, self._chunk or max(tokens.shape[1], 1), dim=1):
-                output = self._run(piece, traced, prompt=True)
+                output = self._run(piece, attrs.evolve(asked, keep=min(keep, piece.shape[1])), prompt=True)
         if self._traced:
             self.prompt = attrs.evolve(output, logits=output.logits[..., :0])
         return output.tail(asked.keep)
@@ -256,7 +257,6 @@ class Session:
             self.heads.see(output.hidden_states[-1][:, -count:])
         self.width += count
         self.forward_passes += 1
-        asked = attrs.evolve(asked, keep=min(asked.keep, count))
         return Forward.of(output, asked, self.width, self.pads, prefixed=self._names.prefixed)
 
     def _inputs(self, tokens: Tensor, count: int, prompt: bool) -> dict[str, Any]:

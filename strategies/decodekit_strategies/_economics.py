@@ -47,6 +47,10 @@ class Costs:
         self._seen[length].append(seconds)
         self._medians[length] = statistics.median(self._seen[length])
 
+    def __contains__(self, length: int) -> bool:
+        """Whether a length was measured."""
+        return length in self._medians
+
     def nearest(self, length: int) -> int:
         """The length itself between those that were measured, else the nearest of these, or 0."""
         return min(max(length, self._lengths[0]), self._lengths[-1]) if self._lengths else 0
@@ -79,7 +83,6 @@ class Economics:
     filled: Callable[[int], int] | None = None
     passes: Costs = attrs.field(factory=Costs)
     drafts: Costs = attrs.field(factory=Costs)
-    _plain_known: bool = False
     _spent: float = 0.0
     _lost: float = 0.0
     _drafted_passes: int = 0
@@ -94,14 +97,17 @@ class Economics:
         self.passes.add(self.size(drafted), pass_seconds)
         self.drafts.add(drafted, draft_seconds)
         self._spent += pass_seconds + draft_seconds
-        self._plain_known |= drafted == 0
         self._drafted_passes += drafted > 0
         if drafted:
             self._lost += pass_seconds + draft_seconds - tokens * self._pass(0)
 
     def forget(self) -> None:
         """Forget what passes took: they are of another number of rows now, and of other kernels."""
-        self.passes, self._plain_known = Costs(), False
+        self.passes = Costs()
+
+    @property
+    def _plain_known(self) -> bool:
+        return 0 in self.passes
 
     def advise(self, rates: Sequence[float], available: Sequence[int], left: Sequence[int]) -> int:
         """How many tokens to draft at most: what lets all rows end soonest.

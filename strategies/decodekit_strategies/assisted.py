@@ -187,10 +187,9 @@ class Assisted(Strategy):
 
     def start(self, batch: Batch) -> None:
         """Nothing is measured yet."""
-        target = batch.target  # not the batch: what refers to itself stays until garbage is collected
-        sized = hasattr(target.compiled, "filled")  # kernels have sizes, graphs of single tokens none
-        filled = (lambda drafted: target.filled(1 + drafted) - 1) if sized else None
-        batch.memo["drafting"] = Drafting(self, Economics(filled))
+        filled = batch.target.filled
+        economics = Economics(filled and (lambda drafted: filled(1 + drafted) - 1))
+        batch.memo["drafting"] = Drafting(self, economics)
 
     def step(self, batch: Batch) -> None:
         """Draft, verify, commit."""
